@@ -1,0 +1,151 @@
+# Kotobako. One non-recursive make; `make help` lists the targets.
+# On a host without the Debian 13 packages of image/buildroot.list every goal is
+# forwarded into a build root made for it (image/buildroot.sh), at the same path.
+.DELETE_ON_ERROR:
+.SECONDARY:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+ifneq ($(shell image/buildroot.sh probe),native)
+
+GOALS := $(or $(MAKECMDGOALS),help)
+.PHONY: $(GOALS) forward
+$(GOALS): forward ;
+forward:
+	@exec image/buildroot.sh exec env TERM="$${TERM:-dumb}" KB_TTY=$$( [ -t 1 ] && echo 1 || echo 0 ) \
+		CI="$${CI:-}" make --no-print-directory -j2 $(GOALS) $(MAKEOVERRIDES)
+
+else
+
+config ?= release
+CONFIGS := release asan tsan fuzz
+ifeq ($(filter $(config),$(CONFIGS)),)
+$(error config=$(config) is not one of: $(CONFIGS))
+endif
+
+B := build/$(config)
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+CC_release := gcc
+CC_asan := gcc
+CC_tsan := gcc
+CC_fuzz := clang
+ifeq ($(origin CC),default)
+CC := $(CC_$(config))
+endif
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror
+CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fPIE
+CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -fPIE
+CFLAGS_tsan := -O1 -g -fsanitize=thread -fPIE
+CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -DKB_FUZZ -fPIE
+LDFLAGS_release := -pie -Wl,-z,relro,-z,now
+LDFLAGS_asan := -fsanitize=address,undefined -pie
+LDFLAGS_tsan := -fsanitize=thread -pie
+LDFLAGS_fuzz := -fsanitize=fuzzer,address,undefined -pie
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -Iruntime -Itests -I. -Ibuild $(WARN) $(CFLAGS_$(config)) $(CFLAGS)
+LDFLAGS_ALL := $(LDFLAGS_$(config)) -Wl,--as-needed $(LDFLAGS)
+
+# The rooms, lowest first. Who may include whom: tests/lint/rooms.txt, checked by `make lint`.
+ROOMS := $(shell sed -n 's/^\([a-z/]*\):.*/\1/p' tests/lint/rooms.txt)
+# Libraries every program may draw on; --as-needed keeps only what a program really uses.
+LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -ledit -lm -lpthread
+
+room_src = $(sort $(wildcard $(1)/*.c))
+room_lib = $(B)/lib/$(subst /,_,$(1)).a
+obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
+LIBRARIES := $(foreach r,$(filter-out firmware/%,$(ROOMS)),$(if $(call room_src,$(r)),$(call room_lib,$(r))))
+
+# Programs: each firmware room is one program. Its main is firmware/<room>/<room>_main.c.
+PROGRAM_kotobakod := firmware/api
+PROGRAM_kotobako-engine := firmware/engine
+PROGRAM_kotobako := firmware/ctl
+PROGRAM_NAMES := kotobakod kotobako-engine kotobako
+PROGRAMS := $(foreach p,$(PROGRAM_NAMES),$(if $(call room_src,$(PROGRAM_$(p))),$(B)/$(p)))
+
+TESTS_SRC := $(sort $(wildcard tests/unit/*/*_test.c))
+TESTS := $(patsubst tests/unit/%.c,$(B)/test/%,$(TESTS_SRC))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/bin/%,$(FUZZ_SRC))
+
+.PHONY: all
+all: $(PROGRAMS) ## build the programs (config=release|asan|tsan|fuzz, V=1 shows commands)
+
+.PHONY: help
+help: ## this list
+	@echo "Targets (make run and make test need nothing installed by hand):"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
+
+# --- compiling ---------------------------------------------------------------
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@[ "$(V)" = 1 ] || echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+define room_rule
+$(call room_lib,$(1)): $(call obj,$(call room_src,$(1))) $(if $(filter runtime/op,$(1)),$$(SPV_OBJ))
+	@mkdir -p $$(@D)
+	$$(Q)rm -f $$@ && ar rcsD $$@ $$^
+endef
+$(foreach r,$(filter-out firmware/%,$(ROOMS)),$(eval $(call room_rule,$(r))))
+
+define program_rule
+$(B)/$(1): $(call obj,$(call room_src,$(PROGRAM_$(1)))) $(LIBRARIES)
+	@[ "$(V)" = 1 ] || echo "  LD   $$@"
+	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(LIBRARIES) -Wl,--end-group $$(LIBS)
+endef
+$(foreach p,$(PROGRAM_NAMES),$(eval $(call program_rule,$(p))))
+
+# --- shaders -----------------------------------------------------------------
+# shaders/variants.list: NAME SOURCE [-DX=Y ...]; each row is one SPIR-V module kb_spv_NAME.
+SPV_NAMES := $(shell sed 's/\#.*//' shaders/variants.list 2>/dev/null | awk 'NF{print $$1}')
+SPV_OBJ := $(SPV_NAMES:%=$(B)/obj/spv/%.o)
+build/shaders/rules.mk: shaders/variants.list Makefile
+	@mkdir -p build/shaders
+	@sed 's/#.*//' $< | awk 'NF{n=$$1; s=$$2; $$1="";$$2=""; printf "build/shaders/%s.spv: shaders/%s\nbuild/shaders/%s.spv: SPVDEF :=%s\n", n, s, n, $$0}' >$@
+-include build/shaders/rules.mk
+build/shaders/%.spv: shaders/variants.list
+	@mkdir -p $(@D)
+	$(Q)glslc --target-env=vulkan1.3 -O -Werror -MD -MF $@.d -MT $@ -Ishaders -I. $(SPVDEF) -fshader-stage=compute $(filter shaders/%.comp,$^) -o $@
+	$(Q)spirv-val --target-env vulkan1.3 $@
+build/shaders/%.spv.c: build/shaders/%.spv
+	$(Q)name=$(notdir $*); { printf '#include <stddef.h>\n#include <stdint.h>\n#include "op/spv.h"\n'; \
+		printf 'const uint32_t kb_spv_%s[] = {\n' $$name; od -An -v -tx4 $< | sed 's/ \([0-9a-f]\)/ 0x\1/g; s/\([0-9a-f]\)\( \|$$\)/\1,\2/g'; \
+		printf '};\nconst size_t kb_spv_%s_size = sizeof kb_spv_%s;\n' $$name $$name; } >$@
+build/shaders/spv.h: shaders/variants.list
+	@mkdir -p $(@D)
+	$(Q){ printf '// Generated from shaders/variants.list.\n#pragma once\n#include <stddef.h>\n#include <stdint.h>\n'; \
+		for n in $(SPV_NAMES); do printf 'extern const uint32_t kb_spv_%s[];\nextern const size_t kb_spv_%s_size;\n' $$n $$n; done; } >$@
+$(B)/obj/spv/%.o: build/shaders/%.spv.c build/shaders/spv.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
+-include $(wildcard build/shaders/*.d)
+$(call obj,$(call room_src,runtime/op)): build/shaders/spv.h
+
+# --- tests -------------------------------------------------------------------
+$(B)/test/%: $(B)/obj/tests/unit/%.o $(LIBRARIES) $(call obj,$(call room_src,tests/harness))
+	@mkdir -p $(@D)
+	@[ "$(V)" = 1 ] || echo "  LD   $@"
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS) -lcmocka
+build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
+build/fuzz/bin/%: $(LIBRARIES)
+
+.PHONY: unit-tests
+unit-tests: $(TESTS)
+
+.PHONY: lint
+lint: ## rooms' direction, sizes, names, format
+	$(Q)tests/lint/lint.sh
+
+.PHONY: clean
+clean: ## remove everything built (keeps the build root and downloads)
+	rm -rf build/release build/asan build/tsan build/fuzz build/shaders
+
+-include Makefile.goals.mk
+
+DEPS := $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(DEPS)
+
+endif
