@@ -135,15 +135,70 @@ build/fuzz/bin/%: $(LIBRARIES)
 .PHONY: unit-tests
 unit-tests: $(TESTS)
 
+# Models as the tests and benchmarks use them: fetched, checked, imported.
+MODELS := build/models/smollm2-135m-instruct.kbm build/models/gemma-3-270m.kbm
+GGUF_smollm2-135m-instruct := smollm2-135m-instruct-q4_1
+GGUF_gemma-3-270m := gemma-3-270m-q4_k_m
+build/models/%.kbm: build/release/kotobako image/models.list
+	@mkdir -p $(@D)
+	$(Q)image/fetch_model.sh $(GGUF_$*)
+	$(Q)build/release/kotobako import build/downloads/$(GGUF_$*).gguf --out $@
+
+.PHONY: release test-inputs test check-full run bench bench-op fuzz fuzz-replay tidy format
+release:
+	$(Q)$(MAKE) --no-print-directory config=release all
+
+test-inputs: release
+	$(Q)$(MAKE) --no-print-directory config=release $(MODELS)
+	$(Q)tests/data/fetch_llama_vocab.sh
+	$(Q)tests/e2e/venv.sh openai tests/e2e/requirements.txt
+
+# The tests: unit tests with sanitizers, then whole programs as built for release. Heavier: check-full.
+E2E := $(sort $(wildcard tests/e2e/*_test.sh tests/e2e/*_test.py))
+test: lint test-inputs ## everything that must hold, in under 40 minutes on two cores
+	$(Q)$(MAKE) --no-print-directory config=asan unit-tests
+	$(Q)$(MAKE) --no-print-directory config=fuzz fuzz-replay
+	$(Q)tests/run.sh $(patsubst $(B)/%,build/asan/%,$(TESTS)) $(E2E)
+
+check-full: test ## test, then the long ones: the whole vocabulary against llama.cpp, clang-tidy
+	$(Q)$(MAKE) --no-print-directory tidy
+	$(Q)tests/golden/full_kl.sh
+
+run: release ## the box on this machine: a model answers over TLS (ONCE=1 leaves after the answer)
+	$(Q)ONCE=$(ONCE) PORT=$(PORT) image/run.sh
+
+bench: release $(MODELS) ## ours beside llama.cpp (Vulkan and CPU) on the same model, in turns
+	$(Q)tests/bench/build_llama.sh
+	$(Q)python3 tests/bench/bench.py
+
+bench-op: ## GMAC/s and GB/s of each kernel beside what the device can do
+	$(Q)$(MAKE) --no-print-directory config=release build/release/test/op/checkop_test
+	$(Q)KB_CHECKOP_BENCH=1 build/release/test/op/checkop_test
+
+FUZZ_SECONDS ?= 600
+ifeq ($(config),fuzz)
+fuzz-replay: $(FUZZERS)
+	$(Q)for f in $(FUZZERS); do tests/fuzz/replay.sh $$f || exit 1; done
+fuzz: $(FUZZERS)
+	$(Q)for f in $(FUZZERS); do tests/fuzz/run.sh $$f $(FUZZ_SECONDS) || exit 1; done
+else
+fuzz: ## each parser's fuzzer for FUZZ_SECONDS (600)
+	$(Q)$(MAKE) --no-print-directory config=fuzz fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+endif
+
+SOURCES := $(foreach r,$(ROOMS),$(call room_src,$(r)))
+tidy: ## clang-tidy over the sources
+	$(Q)printf '%s\n' $(SOURCES) | xargs -P 2 -n 4 sh -c 'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -Iruntime -Itests -I. -Ibuild' sh
+format: ## clang-format over sources and tests
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+
 .PHONY: lint
 lint: ## rooms' direction, sizes, names, format
 	$(Q)tests/lint/lint.sh
 
 .PHONY: clean
 clean: ## remove everything built (keeps the build root and downloads)
-	rm -rf build/release build/asan build/tsan build/fuzz build/shaders
-
--include Makefile.goals.mk
+	rm -rf build/release build/asan build/tsan build/fuzz build/shaders build/models
 
 DEPS := $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 -include $(DEPS)

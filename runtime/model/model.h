@@ -32,11 +32,11 @@ struct kb_model_options {
 };
 
 struct kb_model_info {
-	const char *arch;      // "llama", "gemma3"
-	const char *name;      // general.name, may be ""
+	const char *arch; // "llama", "gemma3"
+	const char *name; // general.name, may be ""
 	uint32_t layers, width, heads, kv_heads, head_dim, ff, vocab, context;
 	uint64_t parameters;
-	uint64_t weight_bytes; // imported or copied
+	uint64_t weight_bytes;           // imported or copied
 	uint64_t weight_bytes_per_token; // read for one decoded token
 	uint64_t kv_bytes_per_token, kv_bytes, scratch_bytes;
 	uint32_t kv_pages, max_tokens, max_seqs, max_out;
@@ -62,5 +62,5 @@ const struct kb_model_info *kb_model_info(const struct kb_model *m);
 uint32_t *kb_model_page_row(struct kb_model *m, uint32_t seq);
 
 // Runs one step. ret_logits: f32 (n_out, vocab), valid until the next step. KB_EDEVICE when the device failed.
-KB_MUST_CHECK int kb_model_step(struct kb_model *m, const struct kb_batch *batch, struct kb_err *err,
-	const float **ret_logits);
+KB_MUST_CHECK int kb_model_step(
+	struct kb_model *m, const struct kb_batch *batch, struct kb_err *err, const float **ret_logits);

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KB_KV_PAGE_TOKENS 16u // slots of one KV page; a slot number is page * 16 + place in page
+#define KB_KV_PAGE_TOKENS 16u   // slots of one KV page; a slot number is page * 16 + place in page
 #define KB_STEP_TOKENS_MAX 256u // tokens of one step: bounds scratch memory and the time of one submission
 #define KB_NO_SLOT UINT32_MAX   // a token whose K and V are not kept (padding)
 
@@ -38,10 +38,10 @@ struct kb_matrix {
 
 // Head of the step, read by every node. All arrays are u32 and live in memory from alloc(HOST).
 struct kb_step_head {
-	uint32_t n_tokens; // <= the graph's max_tokens
-	uint32_t n_out;    // <= the graph's max_out
+	uint32_t n_tokens;      // <= the graph's max_tokens
+	uint32_t n_out;         // <= the graph's max_out
 	uint32_t pages_per_seq; // row stride of page_table
-	uint32_t canary;   // the caller changes it every step; op_vk checks that the last dispatch copied it out
+	uint32_t canary;        // the caller changes it every step; op_vk checks that the last dispatch copied it out
 };
 struct kb_step_arrays {
 	kb_addr head;       // struct kb_step_head
@@ -179,8 +179,8 @@ struct kb_backend_ops {
 	// then stay valid until free), else by a chunked copy.
 	int (*import)(struct kb_backend *b, const void *bytes, uint64_t size, struct kb_err *err, struct kb_mem *ret);
 	void (*free)(struct kb_backend *b, struct kb_mem *mem);
-	int (*graph_create)(struct kb_backend *b, const struct kb_graph_desc *desc, struct kb_err *err,
-		struct kb_graph **ret);
+	int (*graph_create)(
+		struct kb_backend *b, const struct kb_graph_desc *desc, struct kb_err *err, struct kb_graph **ret);
 	void (*graph_destroy)(struct kb_backend *b, struct kb_graph *g);
 	// Blocks until the step is done. KB_EDEVICE: lost, timed out, or the canary did not come back.
 	int (*graph_run)(struct kb_backend *b, struct kb_graph *g, struct kb_err *err);
@@ -189,8 +189,8 @@ struct kb_backend_ops {
 
 struct kb_backend {
 	const struct kb_backend_ops *ops;
-	char device[128];      // "llvmpipe (LLVM 19.1.7, 256 bits)", "reference"
-	bool imports_in_place; // import() costs no memory
+	char device[128];                                       // "llvmpipe (LLVM 19.1.7, 256 bits)", "reference"
+	bool imports_in_place;                                  // import() costs no memory
 	uint64_t bytes_allocated, bytes_imported, bytes_copied; // running totals, for doctor and metrics
 };
 

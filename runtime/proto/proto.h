@@ -56,15 +56,15 @@ struct kb_msg_submit {
 	uint32_t n_messages;
 	const uint8_t *messages; // the encoded list: walk it with kb_proto_next_message()
 	size_t messages_len;
-	struct kb_str text;             // KB_PROMPT_TEXT
-	const uint8_t *tokens;          // KB_PROMPT_TOKENS: u32 little-endian
+	struct kb_str text;    // KB_PROMPT_TEXT
+	const uint8_t *tokens; // KB_PROMPT_TOKENS: u32 little-endian
 	uint32_t n_tokens;
 	const uint8_t *resume; // u32 ids already sent to the client before an engine restart: re-prefilled, not re-sent
 	uint32_t n_resume;
 	uint32_t max_new; // tokens to generate, resume included; 0: up to the context's end
 	struct kb_sampling sampling;
-	uint8_t logprobs;     // 0: none; 1 + k: chosen token's and the k best
-	uint8_t ignore_eos;   // benchmarks
+	uint8_t logprobs;   // 0: none; 1 + k: chosen token's and the k best
+	uint8_t ignore_eos; // benchmarks
 	uint32_t n_stop;
 	struct kb_str stop[KB_STOP_MAX];
 	struct kb_str client; // fairness and accounting key, never logged by the engine
@@ -100,13 +100,14 @@ struct kb_msg_token {
 	struct kb_logprob top[KB_TOP_LOGPROBS_MAX];
 };
 struct kb_msg_done {
-	uint8_t finish; // enum kb_finish
+	uint8_t finish;     // enum kb_finish
 	struct kb_str text; // held-back text that turned out not to be a stop string
 	uint32_t prompt_tokens, completion_tokens, cached_tokens;
 	uint64_t queue_us, prefill_us, decode_us;
 };
 struct kb_msg_error {
-	int32_t code; // enum kb_error: KB_EARG a bad request, KB_ELIMIT the context is exceeded, KB_EBUSY no room, KB_EDEVICE ...
+	int32_t code; // enum kb_error: KB_EARG a bad request, KB_ELIMIT the context is exceeded, KB_EBUSY no room,
+				  // KB_EDEVICE ...
 	struct kb_str text;
 };
 struct kb_msg_pong {

@@ -93,8 +93,8 @@ void kb_ggml_decode_row(const struct kb_ggml_info *g, const void *src, uint32_t 
 
 // Packs up to 16 source rows (nrows, one after another, src_stride bytes apart) into one panel.
 // ret_panel: kb_format_panel_bytes(g->format, cols) bytes.
-void kb_quant_pack_panel(const struct kb_ggml_info *g, const void *src, size_t src_stride, uint32_t nrows, uint32_t cols,
-	void *ret_panel);
+void kb_quant_pack_panel(
+	const struct kb_ggml_info *g, const void *src, size_t src_stride, uint32_t nrows, uint32_t cols, void *ret_panel);
 
 // Row of a packed matrix -> f32[cols]: the reference reading of the layout above.
 void kb_quant_decode_row(enum kb_format f, const void *panels, uint32_t cols, uint64_t row, float *ret_row);

@@ -16,7 +16,7 @@ static void describes_and_wraps(void **state)
 static void names_every_code(void **state)
 {
 	(void)state;
-#define XX(name, value, message)                        \
+#define XX(name, value, message)                         \
 	assert_string_equal(kb_err_name(KB_E##name), #name); \
 	assert_string_equal(kb_err_message(-(value)), message);
 	KB_ERR_MAP(XX)
