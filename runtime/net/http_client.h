@@ -11,8 +11,8 @@
 struct kb_http_client;
 
 struct kb_http_target {
-	const char *unix_path;                   // the admin socket; or NULL and:
-	const char *host;                        // DNS name or address, also what the certificate must name
+	const char *unix_path; // the admin socket; or NULL and:
+	const char *host;      // DNS name or address, also what the certificate must name
 	uint16_t port;
 	const char *ca_pem, *cert_pem, *key_pem; // cert and key may be NULL (bearer listener)
 	const char *bearer;                      // sent as Authorization: Bearer; may be NULL
@@ -34,10 +34,10 @@ struct kb_http_call {
 };
 
 struct kb_http_reply {
-	int status;           // 200 ...
-	int retry_after_s;    // -1: no such header
-	char request_id[64];  // x-request-id, "" where absent
-	struct kb_buf body;   // the caller's: kb_buf_finish()
+	int status;          // 200 ...
+	int retry_after_s;   // -1: no such header
+	char request_id[64]; // x-request-id, "" where absent
+	struct kb_buf body;  // the caller's: kb_buf_finish()
 };
 
 // Copies the target. Does not connect yet.
