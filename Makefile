@@ -127,10 +127,9 @@ $(B)/test/%: $(B)/obj/tests/unit/%.o $(LIBRARIES) $(call obj,$(call room_src,tes
 	@mkdir -p $(@D)
 	@[ "$(V)" = 1 ] || echo "  LD   $@"
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS) -lcmocka
-build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o
+build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
-build/fuzz/bin/%: $(LIBRARIES)
 
 .PHONY: unit-tests
 unit-tests: $(TESTS)
