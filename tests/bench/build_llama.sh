@@ -21,6 +21,7 @@ checked() { [ -f "$1" ] && printf '%s  %s\n' "$sha256" "$1" | sha256sum -c --sta
 
 install_packages() {
 	missing=
+	# shellcheck disable=SC2013 # words are wanted
 	for p in $(sed 's/#.*//' image/bench.list); do
 		dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $p"
 	done
@@ -62,7 +63,8 @@ if [ ! -f $dir/build.ninja ]; then
 fi
 [ -f $dir/bin/kb-peer ] || say "building $* (the first time takes a quarter of an hour or more; log: $dir/make.log)"
 nice -n 19 ninja -C $dir -j "$jobs" "$@" >$dir/make.log 2>&1 || { tail -30 $dir/make.log >&2; exit 1; }
-if [ ! $dir/bin/kb-peer -nt tests/bench/peer.c ] || [ ! $dir/bin/kb-peer -nt $dir/bin/libllama.so ]; then
+if [ ! -f $dir/bin/kb-peer ] ||
+	[ -n "$(find tests/bench/peer.c $dir/bin/ -name peer.c -newer $dir/bin/kb-peer -o -name 'lib*.so.*' -newer $dir/bin/kb-peer)" ]; then
 	gcc -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -I$src/include -I$src/ggml/include tests/bench/peer.c \
 		-o $dir/bin/kb-peer -L$dir/bin -lllama -lggml -lggml-base -lm "-Wl,-rpath,\$ORIGIN"
 fi

@@ -131,10 +131,10 @@ def make_cases(name, model, q):
     return cases
 
 
-def write_greedy(name, sha, vocab, kind, maker, other, cases):
+def write_greedy(out, name, sha, vocab, kind, maker, other, cases):
     chosen = maker.greedy([c["prompt"] for c in cases])
     judged = other.force([c["prompt"] + [t[0] for t in g] for c, g in zip(cases, chosen)])
-    path = os.path.join(HERE, f"greedy_{name}_{kind}.txt")
+    path = os.path.join(out, f"greedy_{name}_{kind}.txt")
     differ = 0
     with open(path, "w", encoding="utf-8") as f:
         f.write("# Made by make_goldens.py, which describes the format.\n")
@@ -164,7 +164,7 @@ def row_of(x, k):
     return top, x[top] - peak - np.log(total), np.log(rest) - np.log(total) if rest > 0 else -np.inf
 
 
-def write_kl(name, sha, peer, texts, scratch):
+def write_kl(out, name, sha, peer, texts, scratch):
     sequences, rows = [], []
     for text, length in texts:
         body = open(os.path.join(HERE, "texts", text + ".txt"), encoding="utf-8").read()
@@ -175,7 +175,7 @@ def write_kl(name, sha, peer, texts, scratch):
         logits = peer.logits(ids[:length], scratch)
         vocab = logits.shape[1]
         rows += [row_of(x, K) for x in logits]
-    path = os.path.join(HERE, f"kl_{name}.bin")
+    path = os.path.join(out, f"kl_{name}.bin")
     with open(path, "wb") as f:
         f.write(struct.pack("<8s32s6I", b"KBKL0001", bytes.fromhex(sha), len(sequences), len(rows), vocab, K, 0, 0))
         f.write(struct.pack(f"<{len(sequences)}I", *[len(s) - 1 for s in sequences]))
@@ -194,6 +194,7 @@ def main():
     p.add_argument("--peer", default=os.path.join(TOP, "build/llama/bin/kb-peer"))
     p.add_argument("--models", default=os.path.join(TOP, "build/downloads"))
     p.add_argument("--work", default=os.path.join(TOP, "build/golden"), help="scratch, up to 3 GB")
+    p.add_argument("--out", default=HERE, help="where the golden files go")
     p.add_argument("--only", choices=sorted(MODELS))
     p.add_argument("--dequantise-only", action="store_true", help="make the f32 GGUF files and nothing else")
     a = p.parse_args()
@@ -209,10 +210,10 @@ def main():
             continue
         sha = file_sha256(model)
         q, exact = Peer(a.peer, model), Peer(a.peer, f32)
-        vocab = write_kl(name, sha, exact, texts, os.path.join(a.work, name))
+        vocab = write_kl(a.out, name, sha, exact, texts, os.path.join(a.work, name))
         cases = make_cases(name, model, q)
-        write_greedy(name, sha, vocab, "q", q, exact, cases)
-        write_greedy(name, sha, vocab, "f32", exact, q, cases)
+        write_greedy(a.out, name, sha, vocab, "q", q, exact, cases)
+        write_greedy(a.out, name, sha, vocab, "f32", exact, q, cases)
 
 
 if __name__ == "__main__":
