@@ -54,6 +54,9 @@ LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lvulkan -lllhttp -lyyjson
 room_src = $(sort $(wildcard $(1)/*.c))
 room_lib = $(B)/lib/$(subst /,_,$(1)).a
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
+# shaders/variants.list: NAME SOURCE [-DX=Y ...]; each row is one SPIR-V module kb_spv_NAME.
+SPV_NAMES := $(shell sed 's/\#.*//' shaders/variants.list 2>/dev/null | awk 'NF{print $$1}')
+SPV_OBJ := $(SPV_NAMES:%=$(B)/obj/spv/%.o)
 LIBRARIES := $(foreach r,$(filter-out firmware/%,$(ROOMS)),$(if $(call room_src,$(r)),$(call room_lib,$(r))))
 
 # Programs: each firmware room is one program. Its main is firmware/<room>/<room>_main.c.
@@ -97,9 +100,6 @@ endef
 $(foreach p,$(PROGRAM_NAMES),$(eval $(call program_rule,$(p))))
 
 # --- shaders -----------------------------------------------------------------
-# shaders/variants.list: NAME SOURCE [-DX=Y ...]; each row is one SPIR-V module kb_spv_NAME.
-SPV_NAMES := $(shell sed 's/\#.*//' shaders/variants.list 2>/dev/null | awk 'NF{print $$1}')
-SPV_OBJ := $(SPV_NAMES:%=$(B)/obj/spv/%.o)
 build/shaders/rules.mk: shaders/variants.list Makefile
 	@mkdir -p build/shaders
 	@sed 's/#.*//' $< | awk 'NF{n=$$1; s=$$2; $$1="";$$2=""; printf "build/shaders/%s.spv: shaders/%s\nbuild/shaders/%s.spv: SPVDEF :=%s\n", n, s, n, $$0}' >$@

@@ -1,0 +1,71 @@
+// Inside of the Vulkan backend: kernels (data rows), plan (nodes -> dispatches), backend (memory, runs).
+#pragma once
+#include "op/op.h"
+#include "op/op_vk.h"
+#include "vk/vk_graph.h"
+#include "vk/vk_memory.h"
+#include "vk/vk_pipeline.h"
+
+enum kb_kernel {
+	KB_KERNEL_EMBED,
+	KB_KERNEL_NORM,
+	KB_KERNEL_MATMUL,
+	KB_KERNEL_ROPE,
+	KB_KERNEL_KV_WRITE,
+	KB_KERNEL_ATTENTION,
+	KB_KERNEL_ROWS,
+	KB_KERNEL_CANARY,
+};
+
+#define KB_ANY_FORMAT (-1)
+
+// One row a SPIR-V module. Rows are searched in order: the first that fits is used.
+struct kb_kernel_row {
+	enum kb_kernel kernel;
+	bool tuned; // only on the tuned path
+	int format; // enum kb_format, or KB_ANY_FORMAT
+	const char *name;
+	const uint32_t *spirv;
+	const size_t *bytes;
+};
+
+struct kb_pipeline {
+	const struct kb_kernel_row *row;
+	uint32_t n_spec, spec[KB_VK_SPEC_MAX];
+	VkPipeline pipeline;
+};
+
+struct kb_op_vk {
+	struct kb_backend base; // first: a kb_backend* is one of these
+	struct kb_vk *vk;
+	struct kb_vk_caps caps;
+	bool tuned, profile;
+	bool is_cache_dirty;
+	uint32_t fault_after, runs;
+	double ns_per_work; // as measured so far
+	struct kb_pipeline *pipelines;
+	uint32_t n_pipelines, cap_pipelines;
+	struct kb_op_vk_mem *mems; // list of everything allocated, to find host pointers
+};
+
+struct kb_op_vk_mem {
+	struct kb_op_vk_mem *next;
+	struct kb_vk_buffer buffer;
+};
+
+// Finds or makes the pipeline of a kernel. Pipelines live as long as the backend.
+KB_MUST_CHECK int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, uint32_t n_spec,
+	const uint32_t *spec, struct kb_err *err, const struct kb_pipeline **ret);
+void kb__op_vk_pipelines_finish(struct kb_op_vk *b);
+
+// Where a plan is gathered. finish() frees the list.
+struct kb_plan {
+	struct kb_op_vk *b;
+	const struct kb_graph_desc *desc;
+	struct kb_vk_dispatch *list;
+	uint32_t n, cap;
+};
+KB_MUST_CHECK int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err);
+// The last dispatch: head.canary -> result.
+KB_MUST_CHECK int kb__op_vk_plan_canary(struct kb_plan *p, kb_addr result, struct kb_err *err);
+void kb__op_vk_plan_finish(struct kb_plan *p);

@@ -1,0 +1,86 @@
+#include "op/op_vk_internal.h"
+#include "op/spv.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define SPV(name) #name, kb_spv_##name, &kb_spv_##name##_size
+#define BY_FORMAT(KERNEL, TUNED, name)                                                                  \
+	{KERNEL, TUNED, KB_FMT_F32, SPV(name##_f32)}, {KERNEL, TUNED, KB_FMT_F16, SPV(name##_f16)},         \
+		{KERNEL, TUNED, KB_FMT_BF16, SPV(name##_bf16)}, {KERNEL, TUNED, KB_FMT_Q4_0, SPV(name##_q4_0)}, \
+		{KERNEL, TUNED, KB_FMT_Q4_1, SPV(name##_q4_1)}, {KERNEL, TUNED, KB_FMT_Q5_0, SPV(name##_q5_0)}, \
+		{KERNEL, TUNED, KB_FMT_Q5_1, SPV(name##_q5_1)}, {KERNEL, TUNED, KB_FMT_Q8_0, SPV(name##_q8_0)}, \
+		{KERNEL, TUNED, KB_FMT_Q4_K, SPV(name##_q4_k)}, {KERNEL, TUNED, KB_FMT_Q5_K, SPV(name##_q5_k)}, \
+	{                                                                                                   \
+		KERNEL, TUNED, KB_FMT_Q6_K, SPV(name##_q6_k)                                                    \
+	}
+
+// Tuned rows come before the universal ones that they replace.
+static const struct kb_kernel_row rows[] = {
+	BY_FORMAT(KB_KERNEL_EMBED, false, embed),
+	BY_FORMAT(KB_KERNEL_MATMUL, false, matmul),
+	{KB_KERNEL_NORM, false, KB_ANY_FORMAT, SPV(norm)},
+	{KB_KERNEL_ROPE, false, KB_ANY_FORMAT, SPV(rope)},
+	{KB_KERNEL_KV_WRITE, false, KB_ANY_FORMAT, SPV(kv_write)},
+	{KB_KERNEL_ATTENTION, false, KB_ANY_FORMAT, SPV(attention)},
+	{KB_KERNEL_ROWS, false, KB_ANY_FORMAT, SPV(rows)},
+	{KB_KERNEL_CANARY, false, KB_ANY_FORMAT, SPV(canary)},
+};
+
+static const struct kb_kernel_row *find_row(const struct kb_op_vk *b, enum kb_kernel kernel, int format)
+{
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		if (rows[i].kernel == kernel && (b->tuned || !rows[i].tuned) &&
+			(rows[i].format == KB_ANY_FORMAT || rows[i].format == format))
+			return &rows[i];
+	return NULL;
+}
+
+/* see op_vk_internal.h */
+int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, uint32_t n_spec, const uint32_t *spec,
+	struct kb_err *err, const struct kb_pipeline **ret)
+{
+	const struct kb_kernel_row *row = find_row(b, kernel, format);
+	if (!row)
+		return kb_fail(err, KB_EUNSUPPORTED, "op_vk: no kernel %d for weight format %d", (int)kernel, format);
+	for (uint32_t i = 0; i < b->n_pipelines; i++) {
+		const struct kb_pipeline *p = &b->pipelines[i];
+		if (p->row == row && p->n_spec == n_spec && !memcmp(p->spec, spec, n_spec * sizeof *spec)) {
+			*ret = p;
+			return KB_OK;
+		}
+	}
+	if (b->n_pipelines == b->cap_pipelines) {
+		uint32_t cap = b->cap_pipelines ? 2 * b->cap_pipelines : 32;
+		struct kb_pipeline *grown = realloc(b->pipelines, cap * sizeof *grown);
+		if (!grown)
+			return kb_fail(err, KB_ENOMEM, "op_vk: out of memory");
+		b->pipelines = grown;
+		b->cap_pipelines = cap;
+	}
+	struct kb_pipeline *p = &b->pipelines[b->n_pipelines];
+	struct kb_vk_pipeline_desc d = {
+		.name = row->name,
+		.spirv = row->spirv,
+		.spirv_bytes = *row->bytes,
+		.subgroup = row->tuned ? b->caps.subgroup : 0,
+		.n_spec = n_spec,
+	};
+	*p = (struct kb_pipeline){.row = row, .n_spec = n_spec};
+	memcpy(p->spec, spec, n_spec * sizeof *spec);
+	memcpy(d.spec, spec, n_spec * sizeof *spec);
+	int rc = kb_vk_pipeline_create(b->vk, &d, err, &p->pipeline);
+	if (rc != KB_OK)
+		return rc;
+	b->n_pipelines++;
+	b->is_cache_dirty = true;
+	*ret = p;
+	return KB_OK;
+}
+
+/* see op_vk_internal.h */
+void kb__op_vk_pipelines_finish(struct kb_op_vk *b)
+{
+	for (uint32_t i = 0; i < b->n_pipelines; i++)
+		vkDestroyPipeline(b->vk->device, b->pipelines[i].pipeline, NULL);
+	free(b->pipelines);
+}

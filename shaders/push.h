@@ -1,0 +1,102 @@
+// What the host and the shaders share: push constants, the step head, constants. Read by C and by GLSL.
+// Pointers come first in each struct, so that both languages lay it out alike.
+#ifndef KB_SHADERS_PUSH_H
+#define KB_SHADERS_PUSH_H
+
+#ifdef GL_core_profile // GLSL
+#extension GL_EXT_buffer_reference : require
+#extension GL_EXT_control_flow_attributes : require
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words
+{
+	uint v[];
+};
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats
+{
+	float v[];
+};
+#define KB_WORDS Words
+#define KB_FLOATS Floats
+#define KB_U32 uint
+#define KB_F32 float
+#else
+#include <stdint.h>
+#define KB_WORDS uint64_t
+#define KB_FLOATS uint64_t
+#define KB_U32 uint32_t
+#define KB_F32 float
+#endif
+
+// Words of the step head (struct kb_step_head).
+#define KB_HEAD_TOKENS 0
+#define KB_HEAD_OUT 1
+#define KB_HEAD_PAGES 2
+#define KB_HEAD_CANARY 3
+
+#define KB_PAGE 16        // KV slots of a page
+#define KB_PANEL 16       // rows of a panel
+#define KB_FUSED_MAX 3    // matrices that one matmul dispatch can serve
+#define KB_MM_BIAS 1      // flags of matmul: bit i: matrix i has a bias
+#define KB_MM_COUNT_OUT 8 // rows of x are counted by the head's n_out
+#define KB_NORM_ADD 1     // flags of norm
+#define KB_NORM_WEIGHT 2
+#define KB_ROPE_HALVES_FLAG 1 // flags of rope
+#define KB_ROPE_KEEP_FLAG 2   // also write k and v to the cache
+#define KB_CHUNK 1024         // floats of a row that one group of an element-wise op serves
+
+struct kb_push_embed {
+	KB_WORDS table, token;
+	KB_FLOATS outp;
+	KB_U32 cols, blocks, panel_words;
+	KB_F32 scale;
+};
+struct kb_push_norm {
+	KB_FLOATS x, add, outp, weight;
+	KB_U32 width, groups, flags;
+	KB_F32 eps;
+};
+struct kb_push_matmul {
+	KB_WORDS w0, w1, w2;
+	KB_FLOATS y0, y1, y2;
+	KB_FLOATS bias0, bias1, bias2;
+	KB_FLOATS x;
+	KB_WORDS head;
+	KB_U32 rows0, rows1, rows2; // 0: no such matrix
+	KB_U32 cols, panel_words, flags;
+};
+struct kb_push_rope {
+	KB_FLOATS q, k, v, inv_freq;
+	KB_WORDS position, slot, k_cache, v_cache;
+	KB_U32 heads, kv_heads, head_dim, rot, flags;
+	KB_F32 mscale;
+};
+struct kb_push_kv_write {
+	KB_FLOATS k, v;
+	KB_WORDS slot, k_cache, v_cache;
+	KB_U32 width; // kv_heads * head_dim
+};
+struct kb_push_attention {
+	KB_FLOATS q, outp;
+	KB_WORDS k_cache, v_cache, head, position, seq, page_table;
+	KB_U32 heads, kv_heads, head_dim, window;
+	KB_F32 scale, softcap;
+};
+// Element-wise ops: glu (a: gate, b: up), add (a: x, b: y, outp: x), gather (a: x, index), softcap (a: x, outp: x).
+struct kb_push_rows {
+	KB_FLOATS a, b, outp;
+	KB_WORDS index;
+	KB_U32 width, kind;
+	KB_F32 cap;
+};
+struct kb_push_canary {
+	KB_WORDS head, result;
+};
+
+// kind of kb_push_rows
+#define KB_ROWS_SILU 0
+#define KB_ROWS_GELU_TANH 1
+#define KB_ROWS_GELU_ERF 2
+#define KB_ROWS_ADD 3
+#define KB_ROWS_GATHER 4
+#define KB_ROWS_SOFTCAP 5
+
+#endif
