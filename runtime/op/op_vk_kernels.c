@@ -39,7 +39,9 @@ static const struct kb_kernel_row *find_row(const struct kb_op_vk *b, enum kb_ke
 int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, uint32_t n_spec, const uint32_t *spec,
 	struct kb_err *err, const struct kb_pipeline **ret)
 {
+	static const uint32_t none[1];
 	const struct kb_kernel_row *row = find_row(b, kernel, format);
+	spec = spec ? spec : none; // memcmp and memcpy want a pointer even for nothing
 	if (!row)
 		return kb_fail(err, KB_EUNSUPPORTED, "op_vk: no kernel %d for weight format %d", (int)kernel, format);
 	for (uint32_t i = 0; i < b->n_pipelines; i++) {
