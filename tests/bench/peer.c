@@ -271,18 +271,18 @@ int main(int argc, char **argv)
 		else if (strcmp(argv[i], "--kv-f32") == 0)
 			p.is_exact = true;
 		else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
-			p.threads = atoi(argv[++i]);
+			p.threads = (int)strtol(argv[++i], NULL, 10);
 		else
 			die("unknown option");
 	}
 	if (argc - i < 2)
 		die("usage: kb-peer [--gpu] [--kv-f32] [--threads N] tokenize|greedy|force|logits|bench MODEL ...");
 	const char *command = argv[i], *path = argv[i + 1];
-	uint32_t n_new = argc - i > 2 ? (uint32_t)atoi(argv[i + 2]) : 0;
+	uint32_t n_new = argc - i > 2 ? (uint32_t)strtoul(argv[i + 2], NULL, 10) : 0;
 	if (strcmp(command, "bench") == 0) {
 		if (argc - i < 4)
 			die("bench MODEL PROMPT DECODE");
-		bench(&p, path, n_new, (uint32_t)atoi(argv[i + 3]), start);
+		bench(&p, path, n_new, (uint32_t)strtoul(argv[i + 3], NULL, 10), start);
 	} else if (strcmp(command, "logits") == 0) {
 		open_model(&p, path, 4096);
 		for (int j = i + 2; j + 1 < argc; j += 2)
