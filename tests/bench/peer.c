@@ -128,13 +128,15 @@ static const float *prefill(struct peer *p, const int32_t *ids, uint32_t n)
 	return llama_get_logits_ith(p->ctx, -1);
 }
 
-static uint32_t read_ids(char *line, int32_t *ids, uint32_t max)
+static uint32_t read_ids(const char *line, int32_t *ids, uint32_t max)
 {
 	uint32_t n = 0;
-	for (char *s = strtok(line, " \n"); s; s = strtok(NULL, " \n")) {
+	char *end;
+	for (long id = strtol(line, &end, 10); end != line; id = strtol(line, &end, 10)) {
 		if (n == max)
 			die("too many ids in a line");
-		ids[n++] = (int32_t)strtol(s, NULL, 10);
+		ids[n++] = (int32_t)id;
+		line = end;
 	}
 	return n;
 }
