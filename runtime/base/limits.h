@@ -13,3 +13,13 @@
 #define KB_MAX_SEGMENTS 4096u                  // 1 TiB of weights in segments of the usual size
 #define KB_MAX_MODEL_NAME 64u                  // fits a directory listing and a URL
 #define KB_MAX_MODELS 1024u                    // of one models directory
+
+// --- a model's numbers ---------------------------------------------------------
+#define KB_MAX_LAYERS 1024u            // the deepest open models have 126
+#define KB_MAX_WIDTH 65536u            // the widest have 18,432
+#define KB_MAX_FEED_FORWARD (1u << 18) // the widest have 53,248
+#define KB_MAX_HEADS 1024u             // the most in use is 128
+#define KB_MAX_HEAD_DIM 512u           // kernels are tested from 64 to 256
+#define KB_MAX_VOCAB (1u << 20)        // the largest in use is 262,144
+#define KB_MAX_CONTEXT (1u << 24)      // positions stay exact in f32
+#define KB_MAX_SEQS 1024u              // of one engine; each has a row of the page table

@@ -26,7 +26,7 @@ struct kb_model_options {
 	uint32_t kv_tokens;  // KV cache size in tokens over all sequences; rounded up to pages; 0: context_length
 	uint32_t max_tokens; // tokens of one step, at most KB_STEP_TOKENS_MAX; 0: that
 	uint32_t max_seqs;   // rows of the page table; 0: 32
-	uint32_t max_out;    // logits rows of one step; 0: max_seqs
+	uint32_t max_out;    // logits rows of one step; 0: max_seqs; never more than max_tokens
 	void (*progress)(void *ctx, uint64_t done, uint64_t total); // loading; may be NULL
 	void *progress_ctx;
 };
@@ -42,7 +42,7 @@ struct kb_model_info {
 	uint32_t kv_pages, max_tokens, max_seqs, max_out;
 };
 
-// One step: n_tokens rows (parallel arrays), of which n_out get logits.
+// One step: n_tokens rows (parallel arrays), of which n_out (at most n_tokens, may be 0) get logits.
 struct kb_batch {
 	uint32_t n_tokens, n_out;
 	const uint32_t *token, *position, *slot, *seq; // (n_tokens)
@@ -62,5 +62,7 @@ const struct kb_model_info *kb_model_info(const struct kb_model *m);
 uint32_t *kb_model_page_row(struct kb_model *m, uint32_t seq);
 
 // Runs one step. ret_logits: f32 (n_out, vocab), valid until the next step. KB_EDEVICE when the device failed.
+// KB_EARG where a token, position, slot, sequence, output row or used page table entry is out of range.
+// The first step of a size (the next powers of two of n_tokens and n_out) makes its graph.
 KB_MUST_CHECK int kb_model_step(
 	struct kb_model *m, const struct kb_batch *batch, struct kb_err *err, const float **ret_logits);
