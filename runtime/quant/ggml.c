@@ -193,13 +193,16 @@ static void quantise_q8_0(const float *w, struct kb_unpacked *u)
 {
 	float peak = 0;
 	for (uint32_t i = 0; i < KB_BLOCK_COLS; i++)
-		peak = fmaxf(peak, fabsf(w[i]));
+		peak = fabsf(w[i]) > peak ? fabsf(w[i]) : peak;
 	u->d = kb_f16_from_f32(peak / 127.0f);
 	float d = kb_f32_from_f16(u->d);
 	float inverse = d > 0 && isfinite(d) ? 1.0f / d : 0.0f;
 	for (uint32_t i = 0; i < KB_BLOCK_COLS; i++) {
 		float x = w[i] * inverse;
-		u->q[i] = (uint8_t)(int8_t)(isfinite(x) ? lrintf(fminf(fmaxf(x, -127.0f), 127.0f)) : 0);
+		x = x < 127.0f ? x : 127.0f; // also where x is no number
+		x = x > -127.0f ? x : -127.0f;
+		// In [2^23, 2^24) a float has no fraction, so the sum is rounded to even and its low bits are the integer.
+		u->q[i] = (uint8_t)kb_f32_bits(x + 0x1.8p23f);
 	}
 }
 

@@ -6,7 +6,11 @@
 #include "unit/storage/expect.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <malloc.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -180,10 +184,9 @@ static void the_same_file_makes_the_same_image(void **state)
 	(void)state;
 	struct kb_import_options o = {.segment_bytes = 20000};
 	size_t n[2];
+	mallopt(M_PERTURB, 0x11); // memory that nobody wrote to shows itself
 	assert_int_equal(kb_import_gguf("tests/data/gguf/kinds.gguf", in_dir("a.kbm"), &o, NULL, NULL), 0);
-	char *noise = malloc(300000); // so that the second import gets other, used memory
-	memset(noise, 0x77, 300000);
-	free(noise);
+	mallopt(M_PERTURB, 0x22);
 	assert_int_equal(kb_import_gguf("tests/data/gguf/kinds.gguf", in_dir("b.kbm"), &o, NULL, NULL), 0);
 	uint8_t *a = read_file(in_dir("a.kbm"), &n[0]), *b = read_file(in_dir("b.kbm"), &n[1]);
 	assert_int_equal(n[0], n[1]);
@@ -279,6 +282,34 @@ static void a_full_disk_leaves_nothing(void **state)
 		failed++;
 	}
 	assert_true(failed >= 5);
+}
+
+// On a file system of 64 KiB, in a namespace of the child's own.
+static void too_small_a_disk_is_told_before(void **state)
+{
+	(void)state;
+	enum { CANNOT = 77 };
+	pid_t child = fork();
+	if (child == 0) {
+		struct kb_err err = {0};
+		char names[256];
+		// In a chroot "/" may be no mount point: EINVAL. The build root's mounts are private already.
+		if (unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) != 0 ||
+			(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 && errno != EINVAL) ||
+			mount("tmpfs", dir, "tmpfs", 0, "size=64k") != 0)
+			_exit(CANNOT);
+		int r = kb_import_gguf("tests/data/gguf/kinds.gguf", in_dir("x.kbm"), NULL, &err, NULL);
+		bool said = strstr(err.text, "not enough room at ") && strstr(err.text, ": needs 1 MB, has 0 MB");
+		_exit(r == KB_ENOSPACE && said && list_dir(names, sizeof names) == 0 ? 0 : 1);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == CANNOT) {
+		print_message("# no mount namespaces here\n");
+		skip();
+	}
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static int kill_half_way(void *ctx, uint64_t done, uint64_t total, const char *what)
@@ -547,6 +578,7 @@ int main(void)
 		cmocka_unit_test_setup(truncated_files_leave_nothing, fresh_dir),
 		cmocka_unit_test_setup(flipped_bits_import_whole_or_not_at_all, fresh_dir),
 		cmocka_unit_test_setup(a_full_disk_leaves_nothing, fresh_dir),
+		cmocka_unit_test_setup(too_small_a_disk_is_told_before, fresh_dir),
 		cmocka_unit_test_setup(a_killed_import_is_cleaned_up_by_the_next, fresh_dir),
 		cmocka_unit_test_setup(a_cancelled_import_leaves_nothing, fresh_dir),
 		cmocka_unit_test_setup(replaces_only_when_told, fresh_dir),
