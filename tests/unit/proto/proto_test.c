@@ -4,6 +4,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -564,6 +565,36 @@ static void frames_follow_one_another(void **state)
 	kb_buf_finish(&out);
 }
 
+// The fuzzer's seeds come from a second encoder (tests/data/make_proto_corpus.py).
+static void another_encoder_is_understood(void **state)
+{
+	(void)state;
+	static const char *const names[] = {"submit-chat", "submit-text", "submit-tokens", "cancel-ping-stats-quit",
+		"ready", "progress", "accepted", "token", "token-logprobs", "done", "error", "pong", "stats"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char path[128];
+		uint8_t data[1024];
+		snprintf(path, sizeof path, "tests/fuzz/corpus/proto/%s", names[i]);
+		FILE *f = fopen(path, "rb");
+		if (!f)
+			fail_msg("cannot open %s", path);
+		size_t len = fread(data, 1, sizeof data, f), at = 0, used = 0;
+		fclose(f);
+		while (at < len) {
+			struct kb_msg got;
+			assert_int_equal(decode_guarded(data + at, len - at, &got, &used), 0);
+			if (got.type == KB_MSG_SUBMIT && got.submit.kind == KB_PROMPT_CHAT)
+				assert_str(got.submit.stop[1], STR("."));
+			if (got.type == KB_MSG_STATS_REPLY)
+				assert_int_equal(got.stats.preemptions, 10);
+			if (got.type == KB_MSG_TOKEN && got.token.has_logprob)
+				assert_str(got.token.top[1].bytes, STR("ho"));
+			at += used;
+		}
+		assert_int_equal(at, len);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -577,6 +608,7 @@ int main(void)
 		cmocka_unit_test(only_known_types_and_values_pass),
 		cmocka_unit_test(encoding_refuses_what_is_too_large),
 		cmocka_unit_test(frames_follow_one_another),
+		cmocka_unit_test(another_encoder_is_understood),
 	};
 	return cmocka_run_group_tests_name("proto/proto", tests, samples_setup, samples_teardown);
 }
