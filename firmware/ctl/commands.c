@@ -1,0 +1,186 @@
+/* see commands.h */
+#include "firmware/ctl/commands.h"
+
+#include <string.h>
+
+#define NO_LIMIT 1e15
+
+const struct kb_ctl_option kb_ctl_globals[] = {
+	[KB_GLOBAL_STATE] = {"state", KB_CTL_TEXT, "DIR",
+		"the box's state ($KB_STATE; else /var/lib/kotobako for root, $XDG_DATA_HOME/kotobako for others)", 0, 0},
+	[KB_GLOBAL_BOX] = {"box", KB_CTL_TEXT, "HOST[:PORT]", "the box (else the one this client was paired with)", 0, 0},
+	[KB_GLOBAL_CLIENT] = {"client", KB_CTL_TEXT, "DIR", "this client's certificate and key ($XDG_CONFIG_HOME/kotobako)",
+		0, 0},
+	[KB_GLOBAL_VERSION] = {"version", KB_CTL_FLAG, NULL, "say the version and leave", 0, 0},
+	{0},
+};
+
+static const struct kb_ctl_option import_options[] = {
+	[KB_IMPORT_NAME] = {"name", KB_CTL_TEXT, "NAME", "the model's name (else made of the file's)", 0, 0},
+	[KB_IMPORT_OUT] = {"out", KB_CTL_TEXT, "FILE.kbm", "write the image there, not into the box's models", 0, 0},
+	[KB_IMPORT_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "replace an image of that name", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option model_options[] = {
+	[KB_MODEL_JSON] = {"json", KB_CTL_FLAG, NULL, "list as JSON", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option pair_options[] = {
+	[KB_PAIR_NAME] = {"name", KB_CTL_TEXT, "NAME", "the client's name (else user@machine)", 0, 0},
+	[KB_PAIR_OUT] = {"out", KB_CTL_TEXT, "DIR", "where the files go (else --client)", 0, 0},
+	[KB_PAIR_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "replace a certificate that is there already", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option clients_options[] = {
+	[KB_CLIENTS_JSON] = {"json", KB_CTL_FLAG, NULL, "as JSON", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option status_options[] = {
+	[KB_STATUS_JSON] = {"json", KB_CTL_FLAG, NULL, "as JSON", 0, 0},
+	{0},
+};
+
+#define ASK_OPTIONS                                                                                         \
+	[KB_RUN_MODEL] = {"model", KB_CTL_TEXT, "NAME", "the model (else the first the box offers)", 0, 0},     \
+	[KB_RUN_SYSTEM] = {"system", KB_CTL_TEXT, "TEXT", "the system text", 0, 0},                             \
+	[KB_RUN_MAX_TOKENS] = {"max-tokens", KB_CTL_COUNT, "N", "end the answer after N tokens", 1, 1 << 20},   \
+	[KB_RUN_TEMPERATURE] = {"temperature", KB_CTL_REAL, "T", "0: always the likeliest token", 0, 2},        \
+	[KB_RUN_TOP_P] = {"top-p", KB_CTL_REAL, "P", "choose among the likeliest tokens that make up P", 0, 1}, \
+	[KB_RUN_SEED] = {"seed", KB_CTL_COUNT, "N", "the same seed gives the same answer", 0, NO_LIMIT},        \
+	[KB_RUN_WAIT] = {"wait", KB_CTL_COUNT, "SECONDS", "how long to wait for a busy box (60)", 0, 86400},    \
+	[KB_RUN_STATS] = {"stats", KB_CTL_FLAG, NULL, "say the speed on standard error", 0, 0}
+
+static const struct kb_ctl_option run_options[] = {
+	ASK_OPTIONS,
+	[KB_RUN_JSON] = {"json", KB_CTL_FLAG, NULL, "one JSON object with text, usage and speed, at the end", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option chat_options[] = {
+	ASK_OPTIONS,
+	[KB_CHAT_NO_HISTORY] = {"no-history", KB_CTL_FLAG, NULL, "keep no file of what was typed", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option bench_options[] = {
+	[KB_BENCH_IMAGE] = {"image", KB_CTL_TEXT, "FILE.kbm", "an image outside the box's models", 0, 0},
+	[KB_BENCH_PROMPT] = {"prompt", KB_CTL_COUNT, "N", "tokens to read (128)", 1, 1 << 20},
+	[KB_BENCH_DECODE] = {"decode", KB_CTL_COUNT, "N", "tokens to generate (64)", 1, 1 << 20},
+	[KB_BENCH_JSON] = {"json", KB_CTL_FLAG, NULL, "one JSON object", 0, 0},
+	{0},
+};
+static const struct kb_ctl_option doctor_options[] = {
+	[KB_DOCTOR_IMAGE] = {"image", KB_CTL_TEXT, "FILE.kbm", "an image outside the box's models", 0, 0},
+	{0},
+};
+
+const struct kb_ctl_command kb_ctl_commands[] = {
+	{"chat", "", "talk with a model",
+		"Lines are edited with the usual keys; the arrow keys and Ctrl-R go through what was typed before (kept in the "
+		"client directory, readable only by you). Ctrl-C stops an answer, Ctrl-D leaves. A line that ends with a "
+		"backslash goes on; three double quotes begin and end a block of lines. /help lists the commands: /new /system "
+		"/model /save /load /quit.\nThrough a pipe it reads lines and prints answers, and ends at the first failure.",
+		chat_options, 0, 0, kb_ctl_chat},
+	{"run", "PROMPT", "ask one question, print the answer",
+		"The answer goes to standard output as it comes. With - the prompt is read from standard input. On a terminal, "
+		"control characters in the answer are left out. Ctrl-C stops it, and the box with it.",
+		run_options, 1, 1, kb_ctl_run},
+	{"import", "FILE.gguf", "make a model image of a GGUF file",
+		"Weights are repacked once into the layout the shaders read; every weight keeps its value, except for the "
+		"kinds that the report calls re-quantised. A file that is cut, damaged or hostile gives an error that names "
+		"the place and leaves nothing behind.",
+		import_options, 1, 1, kb_ctl_import},
+	{"model", "list | show NAME | verify NAME | remove NAME", "the box's model images",
+		"list: names, sizes, kinds. show: metadata of one. verify: reads all of it and compares it with its hashes. "
+		"remove: deletes the file; an engine that has it open goes on with it until it ends.",
+		model_options, 1, 2, kb_ctl_model},
+	{"pair", "", "make this user a client of the box",
+		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
+		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "
+		"client will reach the box (127.0.0.1:8443).",
+		pair_options, 0, 0, kb_ctl_pair},
+	{"clients", "", "list the paired clients", "Names, fingerprints, days of pairing and revocation.", clients_options,
+		0, 0, kb_ctl_clients},
+	{"revoke", "NAME", "end a client's access", "Its certificate and bearer key are refused from then on, for ever.",
+		NULL, 1, 1, kb_ctl_revoke},
+	{"bearer", "NAME", "make a bearer key for a paired client",
+		"For tools that cannot use certificates; kotobakod must run with --bearer ADDRESS:PORT. The key is printed "
+		"once and stored nowhere; it replaces the client's earlier key.",
+		NULL, 1, 1, kb_ctl_bearer},
+	{"status", "", "what the daemon says of itself",
+		"Over STATE/admin.sock where it is there or --state is given; else over TLS from the box this client is paired "
+		"with.",
+		status_options, 0, 0, kb_ctl_status},
+	{"bench", "[MODEL]", "measure reading, answering, start and memory",
+		"Runs kotobako-engine --bench; the daemon is not needed. Without MODEL: the only model there is.",
+		bench_options, 0, 1, kb_ctl_bench},
+	{"doctor", "[MODEL]", "check the installation and the compute device",
+		"First state directory, models, daemon, certificates and box; then, by kotobako-engine --doctor, devices, "
+		"limits, what is used and why, and with a model the memory it takes.",
+		doctor_options, 0, 1, kb_ctl_doctor},
+	{0},
+};
+
+const struct kb_ctl_command *kb_ctl_command_find(const char *name)
+{
+	for (const struct kb_ctl_command *c = kb_ctl_commands; c->name; c++)
+		if (strcmp(c->name, name) == 0)
+			return c;
+	return NULL;
+}
+
+// Paragraphs, wrapped at width columns behind indent spaces.
+static void print_wrapped(FILE *f, const char *text, int indent, int width)
+{
+	int column = 0;
+	while (*text) {
+		if (*text == '\n' || *text == ' ') {
+			if (*text++ == '\n') {
+				fputs("\n\n", f);
+				column = 0;
+			}
+			continue;
+		}
+		int len = (int)strcspn(text, " \n");
+		if (column > 0 && column + 1 + len > width) {
+			fputc('\n', f);
+			column = 0;
+		}
+		if (column == 0)
+			column = fprintf(f, "%*s%.*s", indent, "", len, text);
+		else
+			column += fprintf(f, " %.*s", len, text);
+		text += len;
+	}
+	fputc('\n', f);
+}
+
+static void print_options(FILE *f, const struct kb_ctl_option *table)
+{
+	for (const struct kb_ctl_option *o = table; o && o->name; o++) {
+		char left[48];
+		snprintf(left, sizeof left, "--%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
+		fprintf(f, "  %-22s %s\n", left, o->help);
+	}
+}
+
+void kb_ctl_help(FILE *f)
+{
+	fprintf(f, "usage: kotobako [OPTION...] COMMAND [ARGUMENT...]\n\ncommands:\n");
+	for (const struct kb_ctl_command *c = kb_ctl_commands; c->name; c++)
+		fprintf(f, "  %-10s %s\n", c->name, c->help);
+	fprintf(f, "  %-10s %s\n\noptions for every command:\n", "help", "this list; help COMMAND says more");
+	print_options(f, kb_ctl_globals);
+	fprintf(f, "\nexit status: 0 done, 1 failed, 2 wrong usage, 3 the box cannot be reached, 130 stopped by Ctrl-C\n");
+}
+
+void kb_ctl_help_command(FILE *f, const struct kb_ctl_command *c)
+{
+	fprintf(f, "kotobako %s - %s\n\nusage: kotobako %s%s%s%s\n\n", c->name, c->help, c->name,
+		c->arguments[0] ? " " : "", c->arguments, c->options ? " [OPTION...]" : "");
+	print_wrapped(f, c->text, 2, 80);
+	if (c->options) {
+		fprintf(f, "\noptions:\n");
+		print_options(f, c->options);
+	}
+	fprintf(f, "\noptions for every command:\n");
+	print_options(f, kb_ctl_globals);
+}

@@ -1,0 +1,86 @@
+// The program kotobako: what its subcommands share.
+#pragma once
+#include "base/buf.h"
+#include "base/err.h"
+#include "firmware/ctl/options.h"
+#include "net/http_client.h"
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define KB_CTL_PORT 8443u           // kotobakod's own default
+#define KB_CTL_FILE_MAX (64u << 20) // of a prompt, a credential or a saved conversation
+
+// Exit statuses. 130 where Ctrl-C stopped it, as shells have it.
+enum kb_ctl_exit {
+	KB_CTL_OK = 0,
+	KB_CTL_FAILED = 1,
+	KB_CTL_USAGE = 2,
+	KB_CTL_UNREACHABLE = 3, // no daemon, no box, or it does not accept us
+	KB_CTL_INTERRUPTED = 130,
+};
+
+// Global options: places in kb_ctl_globals.
+enum { KB_GLOBAL_STATE, KB_GLOBAL_BOX, KB_GLOBAL_CLIENT, KB_GLOBAL_VERSION };
+extern const struct kb_ctl_option kb_ctl_globals[];
+
+struct kb_ctl {
+	const char *program;  // argv[0]
+	char *state, *client; // directories; resolved, never NULL
+	bool has_state;       // given by --state or KB_STATE
+	bool has_client;      // given by --client
+	const char *box;      // --box, or NULL
+};
+
+// Prints "kotobako: text" on standard error and returns status.
+int kb_ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+// Set by Ctrl-C once kb_ctl_catch_interrupt() was called. once: a second Ctrl-C ends the program.
+extern volatile sig_atomic_t kb_ctl_interrupted;
+void kb_ctl_catch_interrupt(bool once);
+
+// Whether lines on this descriptor may be redrawn: KB_TTY=0|1 in the environment, else whether it is a terminal.
+bool kb_ctl_is_terminal(int fd);
+
+// directory/name; free() it. NULL when out of memory.
+char *kb_ctl_path(const char *directory, const char *name);
+// Whole file ("-": standard input), at most KB_CTL_FILE_MAX; NUL-terminated, not counted.
+KB_MUST_CHECK int kb_ctl_read_file(const char *path, struct kb_buf *ret, struct kb_err *err);
+// Beside it, synced, then renamed over it.
+KB_MUST_CHECK int kb_ctl_write_file(const char *path, const void *data, size_t len, unsigned mode, struct kb_err *err);
+// The directory and those above it; new ones are 0700.
+KB_MUST_CHECK int kb_ctl_make_directory(const char *path, struct kb_err *err);
+
+int kb_ctl_import(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_model(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_revoke(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_bearer(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_status(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_run(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_chat(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_bench(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_doctor(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+
+// Options of each subcommand; the enums beside them name the places.
+enum { KB_IMPORT_NAME, KB_IMPORT_OUT, KB_IMPORT_REPLACE };
+enum { KB_MODEL_JSON };
+enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE };
+enum { KB_CLIENTS_JSON };
+enum { KB_STATUS_JSON };
+// The first ones are also chat's.
+enum {
+	KB_RUN_MODEL,
+	KB_RUN_SYSTEM,
+	KB_RUN_MAX_TOKENS,
+	KB_RUN_TEMPERATURE,
+	KB_RUN_TOP_P,
+	KB_RUN_SEED,
+	KB_RUN_WAIT,
+	KB_RUN_STATS,
+	KB_RUN_JSON,
+};
+enum { KB_CHAT_NO_HISTORY = KB_RUN_JSON };
+enum { KB_BENCH_IMAGE, KB_BENCH_PROMPT, KB_BENCH_DECODE, KB_BENCH_JSON };
+enum { KB_DOCTOR_IMAGE };

@@ -1,0 +1,224 @@
+// kotobako pair, clients, revoke, bearer: who may use the box. All but the key's making is the daemon's work, asked
+// for over its admin socket, which only the state directory's owner can reach.
+#include "firmware/ctl/box.h"
+#include "firmware/ctl/text.h"
+#include "net/x509.h"
+
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+// {"name": name, "csr": csr}; csr may be NULL. free() it.
+static char *pair_body(const char *name, const char *csr)
+{
+	yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+	yyjson_mut_val *o = yyjson_mut_obj(doc);
+	yyjson_mut_doc_set_root(doc, o);
+	yyjson_mut_obj_add_str(doc, o, "name", name);
+	if (csr)
+		yyjson_mut_obj_add_str(doc, o, "csr", csr);
+	char *text = yyjson_mut_write(doc, 0, NULL);
+	yyjson_mut_doc_free(doc);
+	return text;
+}
+
+static char *box_text(const struct kb_ctl_where *where, const char *name, const char *fingerprint)
+{
+	yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+	yyjson_mut_val *o = yyjson_mut_obj(doc);
+	yyjson_mut_doc_set_root(doc, o);
+	yyjson_mut_obj_add_str(doc, o, "host", where->host);
+	yyjson_mut_obj_add_uint(doc, o, "port", where->port);
+	yyjson_mut_obj_add_str(doc, o, "name", name);
+	yyjson_mut_obj_add_str(doc, o, "fingerprint", fingerprint);
+	char *text = yyjson_mut_write(doc, YYJSON_WRITE_PRETTY_TWO_SPACES, NULL);
+	yyjson_mut_doc_free(doc);
+	return text;
+}
+
+// user@machine, as far as a certificate may say it.
+static void default_name(char *ret, size_t size)
+{
+	char machine[64] = "localhost";
+	const struct passwd *user = getpwuid(getuid());
+	if (gethostname(machine, sizeof machine - 1))
+		snprintf(machine, sizeof machine, "localhost");
+	snprintf(ret, size, "%.24s@%.38s", user ? user->pw_name : "user", machine);
+	for (char *c = ret; *c; c++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@", *c))
+			*c = '-';
+}
+
+static int write_in(const char *directory, const char *name, const char *text, unsigned mode, struct kb_err *err)
+{
+	char *path = kb_ctl_path(directory, name);
+	int r = path ? kb_ctl_write_file(path, text, strlen(text), mode, err) : kb_fail(err, KB_ENOMEM, "out of memory");
+	free(path);
+	return r;
+}
+
+static bool is_paired(const char *directory)
+{
+	char *path = kb_ctl_path(directory, KB_CTL_CERT);
+	bool exists = path && access(path, F_OK) == 0;
+	free(path);
+	return exists;
+}
+
+// The daemon's part, then the files; box.json last: it is what the other subcommands look for.
+static int certify(const struct kb_ctl *ctl, const char *directory, const char *name, const struct kb_ctl_where *where,
+	const char *key, const char *csr)
+{
+	struct kb_http_client *admin = NULL;
+	yyjson_doc *doc = NULL;
+	char *body = pair_body(name, csr), *box = NULL;
+	int status = body ? kb_ctl_admin_open(ctl, &admin) : kb_ctl_fail(KB_CTL_FAILED, "out of memory");
+	if (status == 0)
+		status = kb_ctl_call(admin, "POST", "/admin/pair", body, &doc);
+	kb_http_client_destroy(admin);
+	free(body);
+	if (status)
+		return status;
+	yyjson_val *root = yyjson_doc_get_root(doc);
+	const char *cert = yyjson_get_str(yyjson_obj_get(root, "certificate"));
+	const char *ca = yyjson_get_str(yyjson_obj_get(root, "ca"));
+	const char *fingerprint = yyjson_get_str(yyjson_obj_get(root, "fingerprint"));
+	struct kb_err err;
+	if (!cert || !ca || !fingerprint || !(box = box_text(where, name, fingerprint)))
+		status =
+			kb_ctl_fail(KB_CTL_FAILED, "the daemon's answer lacks the certificate: do both programs belong together?");
+	else if (write_in(directory, KB_CTL_KEY, key, 0600, &err) || write_in(directory, KB_CTL_CERT, cert, 0644, &err) ||
+			 write_in(directory, KB_CTL_CA, ca, 0644, &err) || write_in(directory, KB_CTL_BOX, box, 0644, &err))
+		status = kb_ctl_fail(KB_CTL_FAILED, "%s (the box knows \"%s\" now: kotobako revoke it)", err.text, name);
+	else
+		printf("paired as \"%s\" with %s port %u\nfingerprint %s\nfiles in %s\n", name, where->host, where->port,
+			fingerprint, directory);
+	free(box);
+	yyjson_doc_free(doc);
+	return status;
+}
+
+int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	char own_name[65];
+	const char *name = args->option[KB_PAIR_NAME].text;
+	const char *directory = args->option[KB_PAIR_OUT].is_set ? args->option[KB_PAIR_OUT].text : ctl->client;
+	struct kb_err err = {0};
+	struct kb_ctl_where where = {"127.0.0.1", KB_CTL_PORT};
+	struct kb_buf key = {0}, csr = {0};
+	default_name(own_name, sizeof own_name);
+	if (!name)
+		name = own_name;
+	if (!kb_x509_name_ok(name))
+		return kb_ctl_fail(KB_CTL_USAGE, "--name %s: a client's name is 1 to %u letters, digits, . - _ @ or spaces",
+			name, KB_TLS_NAME_MAX);
+	if (ctl->box && kb_ctl_parse_box(ctl->box, where.host, sizeof where.host, &where.port))
+		return kb_ctl_fail(KB_CTL_USAGE, "--box %s: it wants HOST or HOST:PORT", ctl->box);
+	if (is_paired(directory) && !args->option[KB_PAIR_REPLACE].is_set)
+		return kb_ctl_fail(KB_CTL_FAILED,
+			"%s holds a client's certificate already (--replace replaces it, --out goes elsewhere)", directory);
+	int r = kb_tls_init(&err);
+	if (r == 0)
+		r = kb_ctl_make_directory(directory, &err);
+	if (r == 0)
+		r = kb_x509_make_csr(name, &key, &csr, &err);
+	int status = KB_CTL_FAILED;
+	if (r == 0 && kb_buf_cstr(&key) && kb_buf_cstr(&csr))
+		status = certify(ctl, directory, name, &where, (const char *)key.data, (const char *)csr.data);
+	else
+		kb_ctl_fail(status, "%s", r ? err.text : "out of memory");
+	kb_wipe(&key);
+	kb_buf_finish(&csr);
+	return status;
+}
+
+static int admin_call(struct kb_ctl *ctl, const char *method, const char *path, const char *name, yyjson_doc **ret)
+{
+	struct kb_http_client *admin = NULL;
+	char *body = name ? pair_body(name, NULL) : NULL;
+	if (name && !body)
+		return kb_ctl_fail(KB_CTL_FAILED, "out of memory, or the name is not UTF-8");
+	int status = kb_ctl_admin_open(ctl, &admin);
+	if (status == 0)
+		status = kb_ctl_call(admin, method, path, body, ret);
+	kb_http_client_destroy(admin);
+	free(body);
+	return status;
+}
+
+static const char *day(int64_t seconds, char ret[static 32])
+{
+	struct tm tm;
+	time_t t = (time_t)seconds;
+	if (seconds <= 0 || !gmtime_r(&t, &tm) || strftime(ret, 32, "%Y-%m-%d", &tm) == 0)
+		snprintf(ret, 32, "-");
+	return ret;
+}
+
+static int64_t number(yyjson_val *object, const char *key)
+{
+	return yyjson_get_sint(yyjson_obj_get(object, key));
+}
+
+int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	yyjson_doc *doc;
+	int status = admin_call(ctl, "GET", "/admin/clients", NULL, &doc);
+	if (status)
+		return status;
+	yyjson_val *list = yyjson_obj_get(yyjson_doc_get_root(doc), "clients"), *c;
+	if (args->option[KB_CLIENTS_JSON].is_set) {
+		char *text = yyjson_val_write(list, YYJSON_WRITE_PRETTY_TWO_SPACES, NULL);
+		puts(text ? text : "[]");
+		free(text);
+	} else {
+		size_t i, n;
+		char created[32], revoked[32];
+		yyjson_arr_foreach(list, i, n, c)
+		{
+			const char *name = yyjson_get_str(yyjson_obj_get(c, "name"));
+			const char *fingerprint = yyjson_get_str(yyjson_obj_get(c, "fingerprint"));
+			bool is_revoked = number(c, "revoked_s") > 0;
+			printf("%-32s %.16s  paired %s%s%s%s\n", name ? name : "?", fingerprint ? fingerprint : "?",
+				day(number(c, "created_s"), created), is_revoked ? "  revoked " : "",
+				is_revoked ? day(number(c, "revoked_s"), revoked) : "",
+				yyjson_get_bool(yyjson_obj_get(c, "has_bearer")) ? "  bearer key" : "");
+		}
+	}
+	yyjson_doc_free(doc);
+	return KB_CTL_OK;
+}
+
+int kb_ctl_revoke(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	yyjson_doc *doc;
+	int status = admin_call(ctl, "POST", "/admin/clients/revoke", args->arg[0], &doc);
+	if (status)
+		return status;
+	yyjson_doc_free(doc);
+	printf("revoked \"%s\": its certificate and bearer key are refused from now on\n", args->arg[0]);
+	return KB_CTL_OK;
+}
+
+int kb_ctl_bearer(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	yyjson_doc *doc;
+	int status = admin_call(ctl, "POST", "/admin/bearer", args->arg[0], &doc);
+	if (status)
+		return status;
+	yyjson_val *root = yyjson_doc_get_root(doc);
+	const char *key = yyjson_get_str(yyjson_obj_get(root, "key"));
+	if (key) {
+		puts(key);
+		fprintf(stderr, "Keep it: it is stored nowhere and shown this once. It replaces an earlier key of \"%s\".\n",
+			args->arg[0]);
+	} else {
+		status = kb_ctl_fail(KB_CTL_FAILED, "the daemon's answer lacks the key: do both programs belong together?");
+	}
+	yyjson_doc_free(doc);
+	return status;
+}
