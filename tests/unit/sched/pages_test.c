@@ -1,5 +1,5 @@
-#include "sched/pages.h"
 #include "harness/kt.h"
+#include "sched/pages.h"
 
 static void takes_every_page_once_then_is_busy(void **state)
 {
