@@ -1,7 +1,7 @@
 // From logits to the next token.
 //
 // Order: logit bias and penalties; temperature; top-k; top-p (over what top-k left); min-p; one draw.
-// Greedy (temperature 0) takes the largest after bias and penalties, the lowest id among equals.
+// Greedy takes the largest after bias and penalties, the lowest id among equals.
 //
 // The draw for the n-th generated token depends on (seed, n) alone: splitmix64 (Steele, Lea, Flood 2014; constants of
 // Vigna's splitmix64.c), a counter-based generator. So an answer can be resumed after any token, in any company.
@@ -12,6 +12,7 @@
 
 #define KB_SAMPLER_WINDOW 64u // tokens that repeat_penalty looks back, prompt included (llama.cpp's default)
 #define KB_SAMPLER_BIAS_MAX 1024u
+#define KB_SAMPLER_TEMPERATURE_MIN 0.001f
 #define KB_SAMPLER_TOP_MAX 64u
 
 struct kb_logit_bias {
@@ -20,7 +21,7 @@ struct kb_logit_bias {
 };
 
 struct kb_sampler_params {
-	float temperature; // 0 to 100; 0: greedy
+	float temperature; // 0 to 100; below KB_SAMPLER_TEMPERATURE_MIN: greedy
 	uint32_t top_k;    // the k likeliest; 0: all
 	float top_p;       // 0 to 1: the fewest of the likeliest that hold this much; 1: all; 0: only the likeliest
 	float min_p;       // 0 to 1: those at least this likely, the likeliest being 1; 0: all

@@ -7,8 +7,8 @@
 #include "base/meta.h"
 #include <stdbool.h>
 
-#define KB_STOPS_MAX 16u         // OpenAI allows 4
-#define KB_STOP_BYTES_MAX 1024u  // of one stop string
+#define KB_STOPS_MAX 16u        // OpenAI allows 4
+#define KB_STOP_BYTES_MAX 1024u // of one stop string
 
 struct kb_stop {
 	uint8_t *text;
