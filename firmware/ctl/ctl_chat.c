@@ -167,9 +167,9 @@ static void command_help(struct chat *chat, const char *argument)
 	(void)argument;
 	for (const struct chat_command *c = commands; c->name; c++)
 		fprintf(stderr, "  /%-8s %-8s %s\n", c->name, c->argument, c->help);
-	note(
-		"A line that ends with \\ goes on; \"\"\" begins and ends a block of lines; // begins a message with a slash.\n"
-		"Ctrl-C stops the answer, Ctrl-D leaves.");
+	note("A line that ends with \\ goes on; \"\"\" begins and ends a block of lines, never a command; // begins a "
+		 "message with a slash.\n"
+		 "Ctrl-C stops the answer, Ctrl-D leaves.");
 }
 
 // True where the message was a command.
@@ -240,7 +240,9 @@ static void take_message(struct chat *chat)
 	const char *text = (const char *)chat->input.text.data;
 	if (text[strspn(text, " \t\n")] == 0)
 		return;
-	if (!run_command(chat, text))
+	if (chat->input.is_quoted)
+		answer(chat, text);
+	else if (!run_command(chat, text))
 		answer(chat, text[0] == '/' ? text + 1 : text);
 }
 

@@ -49,7 +49,7 @@ int kb_ctl_input_line(struct kb_ctl_input *in, const char *line, bool *ret_done)
 		return block_line(in, line, false, ret_done);
 	size_t indent = strspn(line, " \t");
 	if (!in->is_open && strncmp(line + indent, FENCE, 3) == 0) {
-		in->is_block = in->is_open = true;
+		in->is_block = in->is_open = in->is_quoted = true;
 		return block_line(in, line + indent + 3, true, ret_done);
 	}
 	size_t len = strlen(line);
@@ -72,5 +72,5 @@ bool kb_ctl_input_end(struct kb_ctl_input *in)
 void kb_ctl_input_reset(struct kb_ctl_input *in)
 {
 	in->text.len = 0;
-	in->is_block = in->is_open = false;
+	in->is_block = in->is_open = in->is_quoted = false;
 }

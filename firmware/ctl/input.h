@@ -6,8 +6,9 @@
 // Zero-initialise; kb_buf_finish(&text) at the end.
 struct kb_ctl_input {
 	struct kb_buf text;
-	bool is_block; // between """ and """
-	bool is_open;  // the message goes on
+	bool is_block;  // between """ and """
+	bool is_open;   // the message goes on
+	bool is_quoted; // it came as a block: what is in it is no command
 };
 
 // One line without its line break. *ret_done: text holds the whole message (NUL-terminated, not counted); reset()
