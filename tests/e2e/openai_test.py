@@ -43,10 +43,10 @@ def tls(with_certificate):
     return context
 
 
-def client(port, with_certificate=True, **kw):
+def client(port, with_certificate=True, strict=True, **kw):
     return openai.OpenAI(base_url=f"https://127.0.0.1:{port}/v1", api_key="unused", max_retries=0, timeout=120,
                          http_client=openai.DefaultHttpxClient(verify=tls(with_certificate)),
-                         _strict_response_validation=True, **kw)
+                         _strict_response_validation=strict, **kw)
 
 
 def start():
@@ -96,7 +96,7 @@ def test_chat(c):
     return text
 
 
-def test_parameters(c, whole):
+def test_parameters(c, loose, whole):
     r = chat(c, "What is the capital of France?", temperature=0, max_tokens=3)
     check("max_tokens", r.usage.completion_tokens == 3 and r.choices[0].finish_reason == "length", str(r.usage))
     word = "Paris"
@@ -117,7 +117,8 @@ def test_parameters(c, whole):
         all(p.logprob >= q.logprob for p, q in zip(x.top_logprobs, x.top_logprobs[1:])) for x in lp), str(lp))
     r = c.completions.create(model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=8)
     check("completions", "Paris" in r.choices[0].text, r.choices[0].text)
-    text = "".join(x.choices[0].text for x in c.completions.create(
+    # The client's type of a streamed completion has no null finish_reason, which OpenAI's own service sends too.
+    text = "".join(x.choices[0].text for x in loose.completions.create(
         model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=8, stream=True) if x.choices)
     check("completions stream", text == r.choices[0].text, text)
     check("models", [m.id for m in c.models.list()] == [MODEL] and c.models.retrieve(MODEL).id == MODEL)
@@ -204,7 +205,7 @@ def main():
     try:
         c = client(port)
         whole = test_chat(c)
-        test_parameters(c, whole)
+        test_parameters(c, client(port, strict=False), whole)
         test_together(c)
         test_errors(c, port)
         test_cancel(c, port)
