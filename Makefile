@@ -127,6 +127,13 @@ $(B)/test/%: $(B)/obj/tests/unit/%.o $(LIBRARIES) $(call obj,$(call room_src,tes
 	@mkdir -p $(@D)
 	@[ "$(V)" = 1 ] || echo "  LD   $@"
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS) -lcmocka
+# Tests of the daemon's pure parts, and the scripted engine that stands in for kotobako-engine.
+API_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/api)))
+$(filter $(B)/test/api/%,$(TESTS)): $(API_PARTS)
+build/fuzz/bin/api_fuzz: $(API_PARTS)
+$(B)/test/fake_engine: $(B)/obj/tests/e2e/fake_engine.o $(LIBRARIES)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
 build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
@@ -148,7 +155,7 @@ release:
 	$(Q)$(MAKE) --no-print-directory config=release all
 
 test-inputs: release
-	$(Q)$(MAKE) --no-print-directory config=release $(MODELS)
+	$(Q)$(MAKE) --no-print-directory config=release $(MODELS) build/release/test/fake_engine
 	$(Q)tests/data/fetch_llama_vocab.sh
 	$(Q)tests/e2e/venv.sh openai tests/e2e/requirements.txt
 

@@ -1,0 +1,98 @@
+// Everything the daemon knows, in one place; one thread, one libuv loop.
+#pragma once
+#include "firmware/api/engine.h"
+#include "firmware/api/limiter.h"
+#include "firmware/api/metrics.h"
+#include "firmware/api/models.h"
+#include "net/tls.h"
+#include "net/x509.h"
+#include "storage/state.h"
+#include <uv.h>
+
+#define KB_VERSION "0.1"
+
+struct kb_conn;
+
+struct kb_address {
+	char host[64];
+	uint16_t port;
+};
+
+struct kb_options {
+	const char *state_dir, *engine_program, *model;
+	struct kb_address listen, bearer; // bearer.port 0: off
+	uint32_t kv_tokens, max_seqs, max_engines, client_requests, client_rate;
+	uint32_t hurry; // tests: all time limits divided by this
+	const char *names[KB_X509_SERVER_NAMES_MAX - 8];
+	uint32_t n_names;
+};
+
+enum kb_listener_kind { KB_LISTEN_MUTUAL, KB_LISTEN_BEARER, KB_LISTEN_ADMIN, KB_LISTENERS };
+
+struct kb_listener {
+	union {
+		uv_handle_t handle;
+		uv_stream_t stream;
+		uv_tcp_t tcp;
+		uv_pipe_t pipe;
+	} h;
+	struct kb_daemon *daemon;
+	enum kb_listener_kind kind;
+	struct kb_tls_config *tls; // NULL: the admin socket
+	bool is_open;
+};
+
+struct kb_daemon {
+	struct kb_options o;
+	uv_loop_t loop;
+	uv_timer_t tick;
+	uv_signal_t on_term, on_int, on_hup;
+	struct kb_state *state;
+	struct kb_buf ca_key, ca_cert;
+	struct kb_listener listeners[KB_LISTENERS];
+	struct kb_conn *conns;
+	uint32_t n_conns, n_handshaking, n_admin, n_running;
+	struct kb_models models;
+	struct kb_engine_options engine_options;
+	struct kb_engine engines[KB_ENGINES_MAX]; // a free one has an empty model
+	char cache_dir[512], models_dir[512], admin_path[512];
+	struct kb_metrics metrics;
+	struct kb_limiter limiter;
+	uint64_t started_ms, stop_by_ms, warned_ms;
+	uint32_t quiet_failures; // handshake failures since the last line about them
+	bool is_stopping;
+	int lock_fd;
+	char read_buffer[65536]; // of whichever connection reads now
+};
+
+static inline uint64_t kb_daemon_ms(const struct kb_daemon *d, uint64_t ms)
+{
+	return ms / d->o.hurry;
+}
+
+// daemon.c
+KB_MUST_CHECK int kb_daemon_open(struct kb_daemon *d, struct kb_err *err);
+void kb_daemon_run(struct kb_daemon *d); // until SIGTERM or SIGINT has been served
+void kb_daemon_close(struct kb_daemon *d);
+
+// listen.c
+KB_MUST_CHECK int kb_listener_open(struct kb_daemon *d, enum kb_listener_kind kind, struct kb_err *err);
+void kb_listener_close(struct kb_listener *l);
+
+// ca.c: the authority and the server's certificate in STATE/ca (0700, files 0600), made when missing; the server's
+// is made anew when its names do not fit any more. Keys are files, not rows of state.mdb: a backup of the one does
+// not carry the other.
+KB_MUST_CHECK int kb_ca_open(
+	struct kb_daemon *d, struct kb_buf *ret_server_key, struct kb_buf *ret_server_cert, struct kb_err *err);
+
+// pool.c: which engine answers for a model. name "" means the default. KB_EBUSY/KB_ENOTFOUND with p filled.
+KB_MUST_CHECK int kb_pool_acquire(
+	struct kb_daemon *d, struct kb_str name, struct kb_engine **ret, struct kb_problem *p);
+const char *kb_pool_default(const struct kb_daemon *d); // its name; "" where no model is installed
+void kb_pool_tick(struct kb_daemon *d, uint64_t now_ms);
+void kb_pool_reload(struct kb_daemon *d); // rescans; idle engines whose image changed leave
+void kb_pool_stop(struct kb_daemon *d);
+void kb_pool_gauges(const struct kb_daemon *d, struct kb_gauges *ret);
+
+// notify.c: "READY=1" and the like to the service manager, where there is one (sd_notify(3)).
+void kb_notify(const char *text);
