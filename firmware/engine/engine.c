@@ -1,0 +1,127 @@
+#include "firmware/engine/engine.h"
+#include "base/log.h"
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool is_reference(const struct kb_engine_options *o)
+{
+	return o->device && strcmp(o->device, "reference") == 0;
+}
+
+static int open_device(struct kb_engine *e, struct kb_err *err)
+{
+	const struct kb_engine_options *o = e->options;
+	if (is_reference(o))
+		return kb_op_ref_create(err, &e->backend);
+	// lavapipe keeps compiled code in Mesa's cache; as one file it is opened with the device, before seccomp.
+	if (e->sandbox.cache_dir) {
+		setenv("MESA_SHADER_CACHE_DIR", e->sandbox.cache_dir, 1);
+		setenv("MESA_DISK_CACHE_SINGLE_FILE", "1", 1);
+	} else {
+		setenv("MESA_SHADER_CACHE_DISABLE", "true", 1);
+	}
+	const struct kb_op_vk_options options = {
+		.device = o->device,
+		.path = o->path,
+		.no_import = o->no_import,
+		.cache_path = o->cache,
+	};
+	return kb_op_vk_create(&options, err, &e->backend);
+}
+
+// What reads nothing that others wrote but the image's page structure.
+static int open_files(struct kb_engine *e, struct kb_err *err)
+{
+	e->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	e->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	int rc = e->options->image ? kb_image_open(e->options->image, err, &e->image) : 0;
+	return rc ? rc : open_device(e, err);
+}
+
+static int close_sandbox(struct kb_engine *e, struct kb_err *err)
+{
+	if (e->options->no_sandbox)
+		return 0;
+	bool has_nvidia = !is_reference(e->options) && kb_op_vk_caps(e->backend)->vendor_id == 0x10de;
+	return kb_sandbox_close(has_nvidia, err);
+}
+
+static int load(struct kb_engine *e, void (*progress)(void *ctx, uint64_t done, uint64_t total), void *progress_ctx,
+	struct kb_err *err)
+{
+	const struct kb_engine_options *o = e->options;
+	struct kb_model_options options = {
+		.kv_tokens = o->kv_tokens,
+		.max_tokens = o->max_tokens,
+		.max_seqs = o->max_seqs,
+		.progress = progress,
+		.progress_ctx = progress_ctx,
+	};
+	e->source = kb_source_of_image(e->image);
+	if (!options.kv_tokens)
+		options.kv_tokens = KB_ENGINE_KV_TOKENS;
+	int rc = kb_tok_create(&e->source.meta, err, &e->tok);
+	if (rc)
+		return rc;
+	if (kb_chat_find(&e->source.meta, &e->chat_error, &e->chat)) {
+		kb_info("engine", "no chat with this model: %s", e->chat_error.text);
+		e->chat = NULL;
+	}
+	rc = kb_ping_create(e->backend, err, &e->ping);
+	if (rc)
+		return rc;
+	return kb_model_create(e->backend, &e->source, &options, err, &e->model);
+}
+
+int kb_engine_open(struct kb_engine *e, const struct kb_engine_options *o,
+	void (*progress)(void *ctx, uint64_t done, uint64_t total), void *progress_ctx, struct kb_err *err)
+{
+	*e = (struct kb_engine){.options = o, .statm = -1, .sandbox = {.image = o->image}};
+	if (o->cache) {
+		const char *slash = strrchr(o->cache, '/');
+		e->cache_dir = slash ? strndup(o->cache, slash == o->cache ? 1 : (size_t)(slash - o->cache)) : strdup(".");
+		e->sandbox.cache_dir = e->cache_dir;
+	}
+	int rc = o->no_sandbox ? 0 : kb_sandbox_begin(&e->sandbox, err);
+	if (rc == 0 && !o->no_sandbox && !e->sandbox.has_landlock)
+		kb_info("engine", "this kernel has no landlock: the sandbox is seccomp alone");
+	if (rc == 0)
+		rc = open_files(e, err);
+	if (rc == 0)
+		rc = close_sandbox(e, err);
+	if (rc == 0 && e->image)
+		rc = load(e, progress, progress_ctx, err);
+	if (rc)
+		kb_engine_close(e);
+	return rc;
+}
+
+void kb_engine_close(struct kb_engine *e)
+{
+	kb_model_destroy(e->model);
+	kb_ping_destroy(e->ping);
+	kb_tok_destroy(e->tok);
+	if (e->backend)
+		e->backend->ops->destroy(e->backend);
+	kb_image_close(e->image);
+	if (e->statm >= 0)
+		close(e->statm);
+	free(e->cache_dir);
+	*e = (struct kb_engine){.statm = -1};
+}
+
+uint64_t kb_engine_resident(const struct kb_engine *e)
+{
+	char line[128];
+	unsigned long long size, resident;
+	ssize_t n = e->statm < 0 ? -1 : pread(e->statm, line, sizeof line - 1, 0);
+	if (n <= 0)
+		return 0;
+	line[n] = 0;
+	if (sscanf(line, "%llu %llu", &size, &resident) != 2)
+		return 0;
+	return resident * e->page_bytes;
+}
