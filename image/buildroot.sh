@@ -54,15 +54,14 @@ enter() {
 	as_root cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 	[ -f /etc/ssl/certs/ca-certificates.crt ] &&
 		as_root cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-	as_root mkdir -p "$root$top"
 	shared=$(cd .. && pwd -P)/shared
-	[ -d "$shared" ] && as_root mkdir -p "$root$shared"
 	as_root unshare --mount --propagation private sh -eu -c '
 		root=$1 top=$2 shared=$3 who=$4; shift 4
 		mount --rbind /proc "$root/proc"; mount --rbind /sys "$root/sys"; mount --rbind /dev "$root/dev"
 		mount -t tmpfs tmpfs "$root/tmp" -o mode=1777
+		mkdir -p "$root$top" # after /tmp is there: the checkout may lie in it
 		mount --rbind "$top" "$root$top"
-		if [ -d "$shared" ]; then mount --rbind -o ro "$shared" "$root$shared"; fi
+		if [ -d "$shared" ]; then mkdir -p "$root$shared"; mount --rbind -o ro "$shared" "$root$shared"; fi
 		exec chroot --userspec="$who" "$root" /usr/bin/env KB_IN_BUILDROOT=1 HOME="$top/build" \
 			sh -c "cd \"\$0\" && exec \"\$@\"" "$top" "$@"
 	' enter "$root" "$top" "$shared" "$(id -u):$(id -g)" "$@"
