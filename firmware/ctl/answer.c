@@ -16,7 +16,8 @@ int kb_ctl_ask_body(const struct kb_ctl_ask *ask, struct kb_buf *out)
 	yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
 	yyjson_mut_val *root = yyjson_mut_obj(doc);
 	yyjson_mut_doc_set_root(doc, root);
-	yyjson_mut_obj_add_str(doc, root, "model", ask->model);
+	if (ask->model)
+		yyjson_mut_obj_add_str(doc, root, "model", ask->model);
 	yyjson_mut_val *list = yyjson_mut_obj_add_arr(doc, root, "messages");
 	for (uint32_t i = 0; i < ask->talk->n; i++) {
 		yyjson_mut_val *m = yyjson_mut_arr_add_obj(doc, list);
@@ -86,6 +87,9 @@ int kb_ctl_answer_event(struct kb_ctl_answer *a, const char *data, size_t len, u
 		kb_ctl_error_text(500, data, len, text);
 		r = kb_fail(&a->error, KB_EIO, "%s", text);
 	} else {
+		const char *model = yyjson_get_str(yyjson_obj_get(root, "model"));
+		if (model && !a->model[0])
+			snprintf(a->model, sizeof a->model, "%s", model);
 		take_usage(a, yyjson_obj_get(root, "usage"));
 		yyjson_val *choices = yyjson_obj_get(root, "choices");
 		if (yyjson_arr_size(choices) > 0)
@@ -225,16 +229,21 @@ int kb_ctl_ask(struct kb_http_client *c, const struct kb_ctl_ask *ask, uint64_t 
 	return status;
 }
 
-int kb_ctl_first_model(struct kb_http_client *c, char **ret)
+int kb_ctl_default_model(struct kb_http_client *c, char **ret)
 {
-	yyjson_doc *doc;
-	int status = kb_ctl_call(c, "GET", "/v1/models", NULL, &doc);
-	if (status)
-		return status;
-	yyjson_val *first = yyjson_arr_get_first(yyjson_obj_get(yyjson_doc_get_root(doc), "data"));
-	const char *id = yyjson_get_str(yyjson_obj_get(first, "id"));
-	*ret = id ? strdup(id) : NULL;
-	yyjson_doc_free(doc);
-	return *ret ? KB_CTL_OK
-				: kb_ctl_fail(KB_CTL_FAILED, "the box has no model (kotobako import FILE.gguf brings one in)");
+	struct kb_err err = {0};
+	struct kb_http_reply reply;
+	struct kb_http_call call = {
+		.method = "GET", .path = "/healthz", .idle_ms = 30000, .interrupt = &kb_ctl_interrupted};
+	int r = kb_http_client_call(c, &call, &reply, &err), status = KB_CTL_OK;
+	if (r) {
+		status = kb_ctl_call_failed(r, &err, &reply);
+	} else { // a box that is still loading names it too, with status 503
+		yyjson_doc *doc = yyjson_read((const char *)reply.body.data, reply.body.len, 0);
+		const char *model = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "model"));
+		*ret = model ? strdup(model) : NULL;
+		yyjson_doc_free(doc);
+	}
+	kb_buf_finish(&reply.body);
+	return status;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #define KB_CTL_TURNS_MAX 4096u // the box's own limit on messages of one chat
+#define KB_CTL_MODEL_MAX 128   // bytes of a model's name, longer ones are cut
 
 // --- conversation
 struct kb_ctl_turn {
@@ -34,7 +35,7 @@ KB_MUST_CHECK int kb_ctl_talk_load(
 
 // --- one request
 struct kb_ctl_ask {
-	const char *model;
+	const char *model; // NULL: the box's default
 	const struct kb_ctl_talk *talk;
 	struct kb_ctl_value max_tokens, temperature, top_p, seed;
 };
@@ -45,8 +46,9 @@ struct kb_ctl_answer {
 	void *ctx;
 
 	struct kb_buf text;
-	char finish[16]; // "stop", "length"; "" until it is known
-	bool is_done;    // [DONE] was seen
+	char model[KB_CTL_MODEL_MAX]; // that answered; "" until it is known
+	char finish[16];              // "stop", "length"; "" until it is known
+	bool is_done;                 // [DONE] was seen
 	bool has_usage;
 	uint64_t prompt_tokens, completion_tokens, cached_tokens;
 	uint64_t asked_us, first_us, last_us; // own clock; 0: not yet
@@ -67,8 +69,9 @@ void kb_ctl_answer_finish(struct kb_ctl_answer *a);
 // Zero-initialise the answer but for on_text and ctx, and finish it in any case.
 int kb_ctl_ask(struct kb_http_client *c, const struct kb_ctl_ask *ask, uint64_t wait_s, struct kb_ctl_answer *ret);
 
-// The first model the box offers; free() it. Prints what went wrong and returns the exit status.
-KB_MUST_CHECK int kb_ctl_first_model(struct kb_http_client *c, char **ret);
+// The model that the box answers with where none is named; free() it. NULL where it does not say. Prints what went
+// wrong, where the box cannot be reached, and returns the exit status.
+KB_MUST_CHECK int kb_ctl_default_model(struct kb_http_client *c, char **ret);
 
 struct kb_ctl_speed {
 	double first_s, prefill_tps, decode_tps; // 0: not known

@@ -112,8 +112,8 @@ static const char *status_meaning(int status)
 void kb_ctl_error_text(int status, const char *body, size_t len, char ret[static KB_ERR_TEXT_MAX])
 {
 	yyjson_doc *doc = body ? yyjson_read(body, len, 0) : NULL;
-	yyjson_val *error = yyjson_obj_get(yyjson_doc_get_root(doc), "error");
-	yyjson_val *message = yyjson_is_str(error) ? error : yyjson_obj_get(error, "message");
+	yyjson_val *root = yyjson_doc_get_root(doc), *error = yyjson_obj_get(root, "error");
+	yyjson_val *message = yyjson_is_str(error) ? error : yyjson_obj_get(error ? error : root, "message");
 	struct kb_buf clean = {0};
 	if (!yyjson_is_str(message) || yyjson_get_len(message) == 0 ||
 		kb_ctl_text_clean(&clean, yyjson_get_str(message), yyjson_get_len(message)) || !kb_buf_cstr(&clean))

@@ -41,7 +41,7 @@ static const struct kb_ctl_option status_options[] = {
 };
 
 #define ASK_OPTIONS                                                                                         \
-	[KB_RUN_MODEL] = {"model", KB_CTL_TEXT, "NAME", "the model (else the first the box offers)", 0, 0},     \
+	[KB_RUN_MODEL] = {"model", KB_CTL_TEXT, "NAME", "the model (else the box's default)", 0, 0},            \
 	[KB_RUN_SYSTEM] = {"system", KB_CTL_TEXT, "TEXT", "the system text", 0, 0},                             \
 	[KB_RUN_MAX_TOKENS] = {"max-tokens", KB_CTL_COUNT, "N", "end the answer after N tokens", 1, 1 << 20},   \
 	[KB_RUN_TEMPERATURE] = {"temperature", KB_CTL_REAL, "T", "0: always the likeliest token", 0, 2},        \

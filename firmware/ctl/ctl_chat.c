@@ -63,8 +63,9 @@ static void list_models(struct chat *chat)
 	{
 		const char *id = yyjson_get_str(yyjson_obj_get(m, "id"));
 		struct kb_buf clean = {0};
+		bool is_ours = id && chat->model && strcmp(id, chat->model) == 0;
 		if (id && kb_ctl_text_clean(&clean, id, strlen(id)) == 0 && kb_buf_cstr(&clean))
-			fprintf(stderr, "%c %s\n", strcmp(id, chat->model) == 0 ? '*' : ' ', (const char *)clean.data);
+			fprintf(stderr, "%c %s\n", is_ours ? '*' : ' ', (const char *)clean.data);
 		kb_buf_finish(&clean);
 	}
 	yyjson_doc_free(doc);
@@ -290,14 +291,13 @@ static int begin(struct kb_ctl *ctl, struct chat *chat)
 	int status = kb_ctl_box_open(ctl, &chat->client);
 	if (status)
 		return status;
-	if (o[KB_RUN_MODEL].is_set)
-		chat->model = strdup(o[KB_RUN_MODEL].text);
-	else
-		status = kb_ctl_first_model(chat->client, &chat->model);
+	status = kb_ctl_default_model(chat->client, &chat->model);
 	if (status)
 		return status;
+	if (o[KB_RUN_MODEL].is_set)
+		command_model(chat, o[KB_RUN_MODEL].text);
 	char *history = o[KB_CHAT_NO_HISTORY].is_set ? NULL : kb_ctl_path(ctl->client, "history");
-	if (!chat->model || kb_ctl_talk_set_system(&chat->talk, o[KB_RUN_SYSTEM].text))
+	if (kb_ctl_talk_set_system(&chat->talk, o[KB_RUN_SYSTEM].text))
 		status = kb_ctl_fail(KB_CTL_FAILED, "out of memory");
 	else if (kb_ctl_editor_create(chat->is_terminal, history, &chat->editor, &err))
 		status = kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
@@ -305,14 +305,23 @@ static int begin(struct kb_ctl *ctl, struct chat *chat)
 	return status;
 }
 
+static void greet(const struct chat *chat)
+{
+	struct kb_buf clean = {0};
+	const char *model = chat->model ? chat->model : "the box's default model";
+	if (kb_ctl_text_clean(&clean, model, strlen(model)) == 0 && kb_buf_cstr(&clean))
+		fprintf(stderr, "%s. /help lists commands; Ctrl-D leaves.\n", (const char *)clean.data);
+	kb_buf_finish(&clean);
+}
+
 int kb_ctl_chat(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct chat chat = {.args = args, .is_terminal = isatty(0) && isatty(1)};
-	kb_ctl_catch_interrupt(false);
+	kb_ctl_catch_interrupt(!chat.is_terminal);
 	chat.status = begin(ctl, &chat);
 	if (chat.status == KB_CTL_OK) {
 		if (chat.is_terminal)
-			fprintf(stderr, "%s. /help lists commands; Ctrl-D leaves.\n", chat.model);
+			greet(&chat);
 		talk(&chat);
 	}
 	kb_ctl_editor_destroy(chat.editor);

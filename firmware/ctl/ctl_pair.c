@@ -102,6 +102,33 @@ static int certify(const struct kb_ctl *ctl, const char *directory, const char *
 	return status;
 }
 
+// Where the daemon says that it listens, as seen from this machine: "ADDRESS:PORT", an IPv6 address without brackets.
+static int where_it_listens(const struct kb_ctl *ctl, struct kb_ctl_where *ret)
+{
+	struct kb_http_client *admin = NULL;
+	yyjson_doc *doc;
+	int status = kb_ctl_admin_open(ctl, &admin);
+	if (status == 0)
+		status = kb_ctl_call(admin, "GET", "/admin/status", NULL, &doc);
+	kb_http_client_destroy(admin);
+	if (status)
+		return status;
+	const char *listen = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "listen"));
+	const char *colon = listen ? strrchr(listen, ':') : NULL;
+	size_t len = colon ? (size_t)(colon - listen) : 0;
+	unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+	if (len > 0 && len < sizeof ret->host && port > 0 && port <= 65535) {
+		snprintf(ret->host, sizeof ret->host, "%.*s", (int)len, listen);
+		ret->port = (uint16_t)port;
+	}
+	if (strcmp(ret->host, "0.0.0.0") == 0)
+		snprintf(ret->host, sizeof ret->host, "127.0.0.1");
+	else if (strcmp(ret->host, "::") == 0)
+		snprintf(ret->host, sizeof ret->host, "::1");
+	yyjson_doc_free(doc);
+	return KB_CTL_OK;
+}
+
 int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	char own_name[65];
@@ -121,12 +148,15 @@ int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	if (is_paired(directory) && !args->option[KB_PAIR_REPLACE].is_set)
 		return kb_ctl_fail(KB_CTL_FAILED,
 			"%s holds a client's certificate already (--replace replaces it, --out goes elsewhere)", directory);
+	int status = ctl->box ? KB_CTL_OK : where_it_listens(ctl, &where);
+	if (status)
+		return status;
 	int r = kb_tls_init(&err);
 	if (r == 0)
 		r = kb_ctl_make_directory(directory, &err);
 	if (r == 0)
 		r = kb_x509_make_csr(name, &key, &csr, &err);
-	int status = KB_CTL_FAILED;
+	status = KB_CTL_FAILED;
 	if (r == 0 && kb_buf_cstr(&key) && kb_buf_cstr(&csr))
 		status = certify(ctl, directory, name, &where, (const char *)key.data, (const char *)csr.data);
 	else

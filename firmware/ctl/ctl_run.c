@@ -21,13 +21,13 @@ static int write_piece(void *ctx, const char *text, size_t len)
 	return kb_ctl_text_write(stdout, text, len, o->is_terminal);
 }
 
-static int print_json(const struct kb_ctl_answer *a, const char *model)
+static int print_json(const struct kb_ctl_answer *a)
 {
 	yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
 	yyjson_mut_val *root = yyjson_mut_obj(doc);
 	struct kb_ctl_speed s = kb_ctl_answer_speed(a);
 	yyjson_mut_doc_set_root(doc, root);
-	yyjson_mut_obj_add_str(doc, root, "model", model);
+	yyjson_mut_obj_add_str(doc, root, "model", a->model);
 	yyjson_mut_obj_add_strn(doc, root, "text", a->text.data ? (const char *)a->text.data : "", a->text.len);
 	yyjson_mut_obj_add_str(doc, root, "finish_reason", a->finish);
 	yyjson_mut_obj_add_str(doc, root, "request_id", a->request_id);
@@ -80,7 +80,7 @@ static int answer_it(struct kb_http_client *c, const struct kb_ctl_args *args, s
 	if (!out.ends_line)
 		putchar('\n');
 	if (status == KB_CTL_OK && is_json)
-		status = print_json(&a, ask->model);
+		status = print_json(&a);
 	if (status == KB_CTL_OK && args->option[KB_RUN_STATS].is_set)
 		kb_ctl_answer_stats(&a);
 	kb_ctl_answer_finish(&a);
@@ -93,7 +93,6 @@ int kb_ctl_run(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_http_client *c = NULL;
 	struct kb_ctl_talk talk = {0};
-	char *first = NULL;
 	struct kb_ctl_ask ask = {.model = args->option[KB_RUN_MODEL].text,
 		.talk = &talk,
 		.max_tokens = args->option[KB_RUN_MAX_TOKENS],
@@ -104,14 +103,9 @@ int kb_ctl_run(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	int status = build_talk(args, &talk);
 	if (status == 0)
 		status = kb_ctl_box_open(ctl, &c);
-	if (status == 0 && !ask.model) {
-		status = kb_ctl_first_model(c, &first);
-		ask.model = first;
-	}
 	if (status == 0)
 		status = answer_it(c, args, &ask);
 	kb_http_client_destroy(c);
 	kb_ctl_talk_finish(&talk);
-	free(first);
 	return status;
 }

@@ -4,6 +4,8 @@
 #include "firmware/ctl/ctl.h"
 #include <errno.h>
 #include <histedit.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,21 @@ static char *prompt_of(EditLine *el)
 	return (char *)(uintptr_t)e->prompt;
 }
 
+// False where Ctrl-C came. It is let in only while this waits: one that came while libedit was drawing must not be
+// overlooked until the next key.
+static bool wait_for_key(void)
+{
+	sigset_t interrupt, before;
+	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	sigprocmask(SIG_BLOCK, &interrupt, &before);
+	while (!kb_ctl_interrupted && ppoll(&p, 1, NULL, &before) < 0 && errno == EINTR)
+		; // the window's size, a stop and go
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return !kb_ctl_interrupted;
+}
+
 // One character from the terminal: 1, 0 at the end, -1 where Ctrl-C came. libedit's own reader swallows that.
 static int read_character(EditLine *el, wchar_t *ret)
 {
@@ -34,11 +51,11 @@ static int read_character(EditLine *el, wchar_t *ret)
 	el_get(el, EL_CLIENTDATA, &e);
 	for (;;) {
 		char byte;
-		ssize_t n = read(STDIN_FILENO, &byte, 1);
-		if (kb_ctl_interrupted)
+		if (!wait_for_key())
 			return -1;
+		ssize_t n = read(STDIN_FILENO, &byte, 1);
 		if (n < 0 && errno == EINTR)
-			continue; // the window's size, a stop and go
+			continue;
 		if (n <= 0)
 			return (int)n;
 		size_t used = mbrtowc(ret, &byte, 1, &e->shift);

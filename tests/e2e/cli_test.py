@@ -89,7 +89,7 @@ class Box(Quiet):
         if self.path == "/v1/models":
             return self.reply(200, {"object": "list", "data": [{"id": "first", "object": "model"}, {"id": "second"}]})
         if self.path == "/healthz":
-            return self.reply(200, {"status": "ok", "engines": [{"model": "first", "ready": True}]})
+            return self.reply(200, {"status": "ok", "model": "first", "device": "d", "device_us": 5})
         return self.reply(404, {"error": {"message": "no such path"}})
 
     def event(self, value):
@@ -99,7 +99,7 @@ class Box(Quiet):
         self.wfile.flush()
 
     def piece(self, text, finish=None):
-        self.event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text} if text else {},
+        self.event({"object": "chat.completion.chunk", "model": "first", "choices": [{"index": 0, "delta": {"content": text} if text else {},
                                                                     "finish_reason": finish}]})
 
     def finish_stream(self, tokens):
@@ -161,7 +161,7 @@ class Admin(Quiet):
             return self.reply(200, {"clients": [{"name": "ann", "fingerprint": "ab" * 32, "created_s": 86400 * 365,
                                                  "revoked_s": 86400 * 366 if "ann" in revoked else 0,
                                                  "has_bearer": True}]})
-        return self.reply(200, {"status": "ok", "version": "0.1", "engines": [{"model": "fir\x1b[31mst"}]})
+        return self.reply(200, {"version": "0.1", "listen": f"0.0.0.0:{Admin.port}", "engines": [{"model": "fir\x1b[31mst"}]})
 
     def do_POST(self):
         body = self.body()
@@ -206,6 +206,7 @@ def start_box():
     server.tls.load_cert_chain(CA / "box.pem", CA / "box.key")
     server.tls.load_verify_locations(CA / "ca.pem")
     server.tls.verify_mode = ssl.CERT_REQUIRED
+    Admin.port = server.server_address[1]
     admin = UnixServer(str(STATE / "admin.sock"), Admin)
     for s in (server, admin):
         threading.Thread(target=s.serve_forever, daemon=True).start()
@@ -299,12 +300,102 @@ def test_pair(port):
     before = (CLIENT / "key.pem").read_text()
     r = cli("--state", STATE, "pair", "--out", CLIENT)
     check("a pairing is not overwritten", r.returncode == 1 and (CLIENT / "key.pem").read_text() == before, r)
-    r = cli("--state", STATE, "--box", f"127.0.0.1:{port}", "pair", "--name", "ann", "--out", CLIENT, "--replace")
+    (CLIENT / "box.json").unlink()
+    r = cli("--state", STATE, "pair", "--name", "ann", "--out", CLIENT, "--replace")
     check("--replace replaces it", r.returncode == 0 and (CLIENT / "key.pem").read_text() != before, r)
+    check("without --box the daemon says where it listens", json.loads((CLIENT / "box.json").read_text()) == box)
     r = cli("--state", STATE, "pair", "--name", "a/b", "--out", TMP / "other")
     check("a bad name is a usage error", r.returncode == 2 and not (TMP / "other").exists(), r)
     r = cli("--state", TMP / "nowhere", "pair", "--out", TMP / "other")
     check("pair without a daemon: 3, no credentials", r.returncode == 3 and not (TMP / "other/key.pem").exists(), r)
+
+
+def test_models():
+    """Images from the importer's own fixture, whole, cut and damaged."""
+    state = TMP / "models-state"
+    small = pathlib.Path("tests/data/gguf/small.gguf").resolve()
+    expected = [line.split() for line in small.with_suffix(".txt").read_text().splitlines()]
+    n_tensors = sum(row[0] == "tensor" for row in expected)
+    r = cli("--state", state, "model", "list")
+    check("no models yet: said, and no failure", r.returncode == 0 and r.stdout == "" and "import" in r.stderr, r)
+    r = cli("--state", state, "import", small)
+    image = state / "models/small.kbm"
+    check("import", r.returncode == 0 and image.exists() and f"{n_tensors} tensors" in r.stderr
+          and "exact" in r.stderr and re.search(r"^importing small.gguf: \d+ %$", r.stderr, re.M), r)
+    r = cli("--state", state, "import", small)
+    check("an image is not overwritten", r.returncode == 1 and "--replace" in r.stderr, r)
+    r = cli("--state", state, "import", small, "--replace")
+    check("--replace replaces it", r.returncode == 0, r)
+    r = cli("--state", state, "import", small, "--name", "Other Name")
+    check("a bad name is a usage error", r.returncode == 2, r)
+    r = cli("--state", state, "import", small, "--name", "x", "--out", TMP / "x.kbm")
+    check("--name and --out exclude each other", r.returncode == 2 and not (TMP / "x.kbm").exists(), r)
+    r = cli("import", small, "--out", TMP / "out.kbm")
+    check("--out", r.returncode == 0 and (TMP / "out.kbm").read_bytes() == image.read_bytes(), r)
+    data = small.read_bytes()
+    for what, bad in (("cut", data[:len(data) // 2]), ("no GGUF", b"PK" + data[2:]), ("empty", b"")):
+        file = TMP / "bad.gguf"
+        file.write_bytes(bad)
+        r = cli("--state", state, "import", file)
+        check(f"import of a file that is {what}: 1, nothing left", r.returncode == 1 and "bad.gguf" in r.stderr
+              and os.listdir(state / "models") == ["small.kbm"], r)
+    r = cli("--state", state, "model", "list")
+    check("model list", r.returncode == 0 and r.stdout.startswith("small "), r)
+    row = json.loads(cli("--state", state, "model", "list", "--json").stdout)[0]
+    check("model list --json", row["name"] == "small" and row["bytes"] == image.stat().st_size, row)
+    r = cli("--state", state, "model", "show", "small")
+    check("model show", r.returncode == 0 and row["sha256"] in r.stdout and f"tensors     {n_tensors} in" in r.stdout
+          and "general.architecture = " in r.stdout, r)
+    r = cli("--state", state, "model", "verify", "small")
+    check("model verify", r.returncode == 0 and row["sha256"] in r.stdout, r)
+    damaged = bytearray(image.read_bytes())
+    place = next(at for at in (damaged.find(data[k:k + 16]) for k in range(len(data) - 16, 0, -16)) if at > 0)
+    damaged[place] ^= 1  # a weight that is stored as it was
+    image.write_bytes(damaged)
+    r = cli("--state", state, "model", "verify", "small")
+    check("one bit turned: verify says so", r.returncode == 1 and r.stderr, r)
+    image.write_bytes(damaged[:5000])
+    r = cli("--state", state, "model", "list")
+    check("a cut image is listed as damaged: 1", r.returncode == 1 and "damaged" in r.stdout, r)
+    r = cli("--state", state, "model", "remove", "small")
+    check("model remove", r.returncode == 0 and not image.exists(), r)
+    for action in ("show", "verify", "remove"):
+        r = cli("--state", state, "model", action, "small")
+        check(f"model {action} of what is not there: 1", r.returncode == 1 and "small" in r.stderr, r)
+    r = cli("--state", state, "model", "remove", "../small")
+    check("a name is no path", r.returncode == 1, r)
+
+
+def test_doctor():
+    """Its own checks; what kotobako-engine says is another test's matter, so the program is a script here."""
+    place = TMP / "bin"
+    place.mkdir()
+    (place / "kotobako").write_bytes(pathlib.Path(CLI).read_bytes())
+    (place / "kotobako-engine").write_text('#!/bin/sh\necho "engine: $@"\n[ ! -e "$KB_ILL" ]\n')
+    for f in place.iterdir():
+        f.chmod(0o755)
+
+    def there(*args, **env):
+        return subprocess.run([place / "kotobako", "--client", CLIENT, *map(str, args)], capture_output=True, text=True,
+                              env={**ENV, **env}, timeout=60)
+
+    r = there("--state", STATE, "doctor")
+    marks = re.findall(r"^(ok|note|BAD) +(state|models|daemon|box's CA|certificate|key|box) ", r.stdout, re.M)
+    check("doctor checks everything", r.returncode == 0 and [m for m, _ in marks] == ["ok", "note"] + ["ok"] * 5, r)
+    check("and runs the engine", "engine: --doctor\n" in r.stdout, r)
+    r = there("doctor", "--image", "x.kbm", KB_ILL=str(CLIENT))
+    check("an ill engine: 1", r.returncode == 1 and "engine: --doctor x.kbm" in r.stdout, r)
+    os.chmod(CLIENT / "key.pem", 0o644)
+    r = there("--state", STATE, "doctor")
+    check("a key that others can read: 1", r.returncode == 1 and re.search(r"^BAD +key", r.stdout, re.M), r)
+    os.chmod(CLIENT / "key.pem", 0o600)
+    r = there("bench", "--image", "x.kbm", "--prompt", "7", "--decode", "9", "--json")
+    check("bench runs the engine", r.stdout == "engine: --bench x.kbm --prompt 7 --decode 9 --json\n", r)
+    r = there("--state", STATE, "bench")
+    check("bench without a model: 1, and what to do", r.returncode == 1 and "--image" in r.stderr, r)
+    (place / "kotobako-engine").unlink()
+    r = there("bench", "--image", "x.kbm", PATH="/nonexistent")
+    check("no engine: 1, and where it belongs", r.returncode == 1 and "beside" in r.stderr, r)
 
 
 def test_admin():
@@ -321,7 +412,7 @@ def test_admin():
     r = cli("--state", STATE, "status")
     check("status over the admin socket, cleaned", r.returncode == 0 and "fir[31mst" in r.stdout and "\x1b" not in r.stdout, r)
     r = cli("status")
-    check("status over TLS", r.returncode == 0 and "engines[0].ready" in r.stdout, r)
+    check("status over TLS", r.returncode == 0 and re.search(r"^device_us +5$", r.stdout, re.M), r)
     r = cli("status", "--json")
     check("status --json", json.loads(r.stdout)["status"] == "ok", r)
 
@@ -330,7 +421,7 @@ def test_run():
     r = cli("run", "hello")
     check("run prints the answer", r.returncode == 0 and r.stdout == "Hello 言箱\n" and r.stderr == "", r)
     b = requests[-1]
-    check("the request", b["model"] == "first" and b["stream"] is True and b["stream_options"] == {"include_usage": True}
+    check("the request", "model" not in b and b["stream"] is True and b["stream_options"] == {"include_usage": True}
           and b["messages"] == [{"role": "user", "content": "hello"}] and "temperature" not in b, b)
     r = cli("run", "--model", "second", "--system", "Be brief.", "--max-tokens", "9", "--temperature", "0", "--seed", "3",
             "--stats", "-", text="hello 言箱\n")
@@ -341,7 +432,7 @@ def test_run():
     check("--stats on standard error", "prefill 12 tokens" in r.stderr and "decode 4 tokens" in r.stderr, r)
     r = cli("run", "--json", "hello")
     j = json.loads(r.stdout)
-    check("--json", j["text"] == "Hello 言箱" and j["finish_reason"] == "stop" and j["usage"]["completion_tokens"] == 4
+    check("--json", j["model"] == "first" and j["text"] == "Hello 言箱" and j["finish_reason"] == "stop" and j["usage"]["completion_tokens"] == 4
           and 0 < j["timings"]["first_token_s"] < 30 and j["timings"]["decode_tps"] > 0, r)
     r = cli("run", "refuse")
     check("a refusal: 1, its text, cleaned, with its id", r.returncode == 1 and "the context is [31mexceeded" in r.stderr
@@ -473,7 +564,9 @@ def test_terminal():
 def main():
     port = start_box()
     test_usage()
+    test_models()
     test_pair(port)
+    test_doctor()
     test_admin()
     test_run()
     test_trust(port)

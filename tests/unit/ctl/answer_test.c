@@ -60,6 +60,7 @@ static void an_answer_may_be_cut_anywhere(void **state)
 		assert_int_equal(a.text.len, 7);
 		assert_memory_equal(a.text.data, w.said.data, 7);
 		assert_string_equal(a.finish, "length");
+		assert_string_equal(a.model, "m");
 		assert_true(a.is_done && a.has_usage);
 		assert_int_equal(a.prompt_tokens, 31);
 		assert_int_equal(a.completion_tokens, 5);
@@ -179,6 +180,9 @@ static void the_request_says_what_was_set(void **state)
 	assert_int_equal(kb_ctl_ask_body(&ask, &out), 0);
 	assert_non_null(kb_buf_cstr(&out));
 	assert_non_null(strstr((const char *)out.data, "\"max_tokens\":5,\"temperature\":0.0,\"top_p\":0.5,\"seed\":42}"));
+	out.len = 0;
+	assert_int_equal(kb_ctl_ask_body(&(struct kb_ctl_ask){.talk = &talk}, &out), 0);
+	assert_memory_equal(out.data, "{\"messages\":", 12);
 	kb_ctl_talk_clear(&talk);
 	assert_int_equal(kb_ctl_talk_add(&talk, "user", "\xff"), 0);
 	out.len = 0;
@@ -216,6 +220,7 @@ static void bodies_of_errors_become_text(void **state)
 			"'temperature' is 3: 0 to 2"},
 		{404, "{\"error\":{\"message\":\"\"}}", "HTTP status 404"},
 		{503, "<html>", "busy"},
+		{503, "{\"status\":\"no model\",\"message\":\"no model is installed\"}", "no model is installed"},
 		{500, NULL, "HTTP status 500"},
 		{418, "[]", "refused"},
 	};
