@@ -127,6 +127,9 @@ $(B)/test/%: $(B)/obj/tests/unit/%.o $(LIBRARIES) $(call obj,$(call room_src,tes
 	@mkdir -p $(@D)
 	@[ "$(V)" = 1 ] || echo "  LD   $@"
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS) -lcmocka
+# A test that is more than one file: NOUN_test.c with NOUN_*.c beside it.
+test_parts = $(call obj,$(filter-out %_test.c,$(wildcard tests/unit/$(1)_*.c)))
+$(foreach t,$(TESTS_SRC:tests/unit/%_test.c=%),$(if $(call test_parts,$(t)),$(eval $(B)/test/$(t)_test: $(call test_parts,$(t)))))
 # Tests of the daemon's pure parts, and the scripted engine that stands in for kotobako-engine.
 API_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/api)))
 $(filter $(B)/test/api/%,$(TESTS)): $(API_PARTS)
