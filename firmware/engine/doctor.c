@@ -1,6 +1,7 @@
 // --doctor: devices, limits, what is used and why; with an image, what it takes in memory.
 #include "base/log.h"
 #include "firmware/engine/engine.h"
+#include "firmware/engine/trim.h"
 #include "vk/vk_caps.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,7 @@ static int print_memory(const struct kb_engine_options *o)
 		printf("right result in %.2f ms", us / 1e3);
 	if (rc == 0)
 		rc = warm_up(&e, &err);
+	kb_trim(); // as a resting engine does
 	const struct kb_model_info *info = kb_model_info(e.model);
 	const struct kb_image_info *image = kb_image_info(e.image);
 	uint64_t resident = kb_engine_resident(&e);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "firmware/engine/engine.h"
 #include "firmware/engine/prompt.h"
+#include "firmware/engine/trim.h"
 #include "firmware/engine/wire.h"
 #include "sched/sched.h"
 #include <signal.h>
@@ -17,6 +18,7 @@
 #define PINGS_MAX 64u          // unanswered ones; the daemon sends one at a time
 #define LAST_WORDS_MS 2000u    // for the daemon to take what is still to be sent
 #define PROGRESS_EVERY_MS 100u // while loading
+#define TRIM_EVERY_MS 10000u
 
 enum job { JOB_NONE, JOB_STEP, JOB_PING };
 
@@ -41,6 +43,8 @@ struct server {
 
 	struct kb_sched_model device_model; // for fault injection
 	uint32_t n_steps;
+	bool was_busy; // since the last trim
+	uint64_t trimmed_ms;
 	bool is_stopping;
 	int status; // of the program
 };
@@ -289,6 +293,17 @@ static void on_worked(uv_work_t *work, int status)
 	pump(s);
 }
 
+// Nothing to do after steps: memory that only they needed goes back, now and then.
+static void rest(struct server *s)
+{
+	uint64_t now = kb_clock_ms();
+	if (s->was_busy && (!s->trimmed_ms || now - s->trimmed_ms > TRIM_EVERY_MS)) {
+		kb_trim();
+		s->trimmed_ms = now;
+		s->was_busy = false;
+	}
+}
+
 static void pump(struct server *s)
 {
 	if (s->job == JOB_NONE && !s->is_stopping && !kb_wire_is_full(&s->wire)) {
@@ -296,6 +311,7 @@ static void pump(struct server *s)
 			s->job = JOB_PING;
 		else if (kb_sched_plan(s->sched, now_us()))
 			s->job = JOB_STEP;
+		s->was_busy |= s->job == JOB_STEP;
 		s->err = (struct kb_err){0};
 		if (s->job != JOB_NONE && uv_queue_work(&s->loop, &s->work, on_work, on_worked)) {
 			kb_error("engine", "no worker thread");
@@ -304,6 +320,8 @@ static void pump(struct server *s)
 	}
 	if (!s->is_stopping && kb_wire_flush(&s->wire))
 		stop(s, EXIT_FAILURE);
+	if (s->job == JOB_NONE && !s->is_stopping)
+		rest(s);
 }
 
 // --- starting -----------------------------------------------------------------------

@@ -78,6 +78,21 @@ static void record_zero(VkCommandBuffer cmd, void *ctx)
 	vkCmdFillBuffer(cmd, b->buffer, 0, VK_WHOLE_SIZE, 0);
 }
 
+// Where the driver's memory is shared memory of the kernel (lavapipe), its pages are given back instead of written:
+// they read as zeros and become resident only when something is put there, which matters for the KV cache.
+static void zero_mapped(struct kb_vk_buffer *b)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t from = (uintptr_t)b->host, to = from + b->size;
+	uintptr_t first = (from + page - 1) & ~(page - 1), last = to & ~(page - 1);
+	if (last <= first || madvise((void *)first, last - first, MADV_REMOVE)) {
+		memset(b->host, 0, b->size);
+		return;
+	}
+	memset((void *)from, 0, first - from);
+	memset((void *)last, 0, to - last);
+}
+
 static int allocate(
 	struct kb_vk *vk, enum kb_vk_place place, const char *what, struct kb_err *err, struct kb_vk_buffer *b)
 {
@@ -120,7 +135,7 @@ int kb_vk_buffer_create(struct kb_vk *vk, enum kb_vk_place place, uint64_t size,
 	VkResult r = create_buffer(vk, b.size, false, &b.buffer);
 	int rc = r ? kb_vk_fail(vk, err, r, what) : allocate(vk, place, what, err, &b);
 	if (rc == KB_OK && b.host)
-		memset(b.host, 0, b.size);
+		zero_mapped(&b);
 	else if (rc == KB_OK)
 		rc = run_once(vk, record_zero, &b, err);
 	if (rc != KB_OK) {
