@@ -121,10 +121,11 @@ static int where_it_listens(const struct kb_ctl *ctl, struct kb_ctl_where *ret)
 		snprintf(ret->host, sizeof ret->host, "%.*s", (int)len, listen);
 		ret->port = (uint16_t)port;
 	}
-	if (strcmp(ret->host, "0.0.0.0") == 0)
-		snprintf(ret->host, sizeof ret->host, "127.0.0.1");
-	else if (strcmp(ret->host, "::") == 0)
-		snprintf(ret->host, sizeof ret->host, "::1");
+	bool is_any = strcmp(ret->host, "0.0.0.0") == 0 || strcmp(ret->host, "::") == 0;
+	if (is_any) {
+		snprintf(ret->host, sizeof ret->host, strchr(ret->host, ':') ? "::1" : "127.0.0.1");
+		fprintf(stderr, "for a client on another machine give --box NAME, as the box's certificate has it\n");
+	}
 	yyjson_doc_free(doc);
 	return KB_CTL_OK;
 }

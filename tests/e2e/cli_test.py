@@ -274,6 +274,17 @@ def test_usage():
         if c != "help":
             r, s = cli("help", c), cli(c, "--help")
             check(f"help {c}", r.returncode == 0 and f"usage: kotobako {c}" in r.stdout and s.stdout == r.stdout, r)
+    page = pathlib.Path("docs/cli.md").read_text()
+    sections = {m[0]: m[1] for m in re.findall(r"^### `kotobako (\w+)[^\n]*\n(.*?)(?=^##|\Z)", page, re.S | re.M)}
+    for c, section in sections.items():
+        said = cli("help", c).stdout.split("options for every command")[0]
+        written = set(re.findall(r"^\| `(--[a-z-]+)", section, re.M))
+        if c == "chat":  # "takes run's options ..."
+            written |= set(re.findall(r"`(--[a-z-]+)`", section))
+        missing = set(re.findall(r"^  (--[a-z-]+)", said, re.M)) ^ written
+        check(f"docs/cli.md has the options of {c}", said and not missing, missing)
+    check("docs/cli.md has every command", set(sections) == {c for c in re.findall(
+        r"^  (\w+) ", cli("help").stdout.split("options")[0], re.M) if c != "help"}, sections.keys())
     for args in ([], ["nosuch"], ["run"], ["run", "a", "b"], ["run", "--nosuch", "x"], ["model", "nosuch"],
                  ["model", "show"], ["run", "--temperature", "9", "x"], ["--box", "x:y", "run", "x"], ["run", ""]):
         r = cli(*args)
