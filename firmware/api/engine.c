@@ -97,7 +97,7 @@ static void life_failed(struct kb_engine *e, const char *why)
 	kb_warn("engine", "%s: %s; failure %u in a row, %u answers wait", e->model, why, e->failures, e->n_jobs);
 	if (e->is_given_up) {
 		char text[KB_ERR_TEXT_MAX + 64];
-		snprintf(text, sizeof text, "the engine of %s failed %u times: %.160s", e->model, e->failures, why);
+		snprintf(text, sizeof text, "the engine of %s has failed: %.160s", e->model, why);
 		fail_all(e, 503, text);
 	}
 }
@@ -235,6 +235,11 @@ static void on_error(struct kb_engine *e, uint64_t id, const struct kb_msg_error
 	char text[KB_ERR_TEXT_MAX];
 	struct kb_job *j = *place_of(e, id);
 	snprintf(text, sizeof text, "%.*s", (int)m->text.len, m->text.data);
+	// What does not get better by trying again: the image itself.
+	bool is_hopeless =
+		m->code == KB_ECORRUPT || m->code == KB_EBAD || m->code == KB_EUNSUPPORTED || m->code == KB_ENOTFOUND;
+	if (id == 0 && e->state == KB_ENGINE_LOADING && is_hopeless)
+		e->failures = KB_ENGINE_RESTARTS_MAX;
 	if (id == 0)
 		life_failed(e, text[0] ? text : "it gave up");
 	else if (!j)
