@@ -470,6 +470,8 @@ void kb_vk_destroy(struct kb_vk *vk)
 	}
 	if (vk->instance)
 		vkDestroyInstance(vk->instance, NULL);
+	if (vk->cache_file)
+		fclose(vk->cache_file);
 	free(vk->cache_path);
 	free(vk);
 }

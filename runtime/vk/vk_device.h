@@ -2,6 +2,7 @@
 #pragma once
 #include "base/err.h"
 #include "vk/vk_caps.h"
+#include <stdio.h>
 #include <vulkan/vulkan.h>
 
 #define KB_VK_PUSH_MAX 128u // bytes of push constants: the least that Vulkan promises
@@ -30,6 +31,7 @@ struct kb_vk {
 	VkPipelineLayout layout;
 	VkPipelineCache cache;
 	char *cache_path;
+	FILE *cache_file; // NULL: none is kept
 	size_t cache_loaded; // bytes that came from the file
 	uint64_t wait_ns;
 	float timestamp_ns; // one tick; 0: no timestamps

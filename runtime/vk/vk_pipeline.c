@@ -47,21 +47,17 @@ static uint8_t *read_cache(const struct kb_vk *vk, size_t *ret_n)
 {
 	struct cache_head head, expected;
 	uint8_t *data = NULL;
-	FILE *f = fopen(vk->cache_path, "rb");
-	if (!f)
-		return NULL;
+	FILE *f = vk->cache_file;
 	if (fread(&head, sizeof head, 1, f) == 1 && head.bytes <= CACHE_BYTES_MAX)
 		data = malloc(head.bytes ? head.bytes : 1);
 	if (data && fread(data, 1, head.bytes, f) == head.bytes && fgetc(f) == EOF) {
 		make_head(vk, data, head.bytes, &expected);
 		if (!memcmp(&head, &expected, sizeof head)) {
-			fclose(f);
 			*ret_n = head.bytes;
 			return data;
 		}
 	}
 	free(data);
-	fclose(f);
 	return NULL;
 }
 
@@ -69,7 +65,14 @@ static uint8_t *read_cache(const struct kb_vk *vk, size_t *ret_n)
 int kb_vk_cache_open(struct kb_vk *vk, struct kb_err *err)
 {
 	size_t n = 0;
-	uint8_t *data = vk->cache_path ? read_cache(vk, &n) : NULL;
+	// Kept open: a sandbox may forbid opening files later. A file that may only be read still serves.
+	int fd = vk->cache_path ? open(vk->cache_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+	if (fd < 0 && vk->cache_path)
+		fd = open(vk->cache_path, O_RDONLY | O_CLOEXEC);
+	vk->cache_file = fd < 0 ? NULL : fdopen(fd, "rb");
+	if (fd >= 0 && !vk->cache_file)
+		close(fd);
+	uint8_t *data = vk->cache_file ? read_cache(vk, &n) : NULL;
 	VkPipelineCacheCreateInfo info = {
 		.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
 		.initialDataSize = data ? n : 0,
@@ -87,23 +90,30 @@ int kb_vk_cache_open(struct kb_vk *vk, struct kb_err *err)
 	return r ? kb_vk_fail(vk, err, r, "creating the pipeline cache") : KB_OK;
 }
 
-static int write_file(const char *path, const struct cache_head *head, const void *data, size_t n, struct kb_err *err)
+static int write_all(int fd, const void *data, size_t n, off_t at)
 {
-	char *temporary = NULL;
-	int rc = KB_OK;
-	if (asprintf(&temporary, "%s.%ld.new", path, (long)getpid()) < 0)
-		return kb_fail(err, KB_ENOMEM, "pipeline cache: out of memory");
-	FILE *f = fopen(temporary, "wb");
-	if (!f || fwrite(head, sizeof *head, 1, f) != 1 || fwrite(data, 1, n, f) != n || fflush(f) || fsync(fileno(f)))
-		rc = kb_fail(err, kb_err_from_errno(errno), "writing pipeline cache %s: %s", temporary, strerror(errno));
-	if (f && fclose(f) && rc == KB_OK)
-		rc = kb_fail(err, kb_err_from_errno(errno), "writing pipeline cache %s: %s", temporary, strerror(errno));
-	if (rc == KB_OK && rename(temporary, path))
-		rc = kb_fail(err, kb_err_from_errno(errno), "renaming pipeline cache to %s: %s", path, strerror(errno));
-	if (rc != KB_OK && f)
-		unlink(temporary);
-	free(temporary);
-	return rc;
+	const char *p = data;
+	while (n > 0) {
+		ssize_t k = pwrite(fd, p, n, at);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0)
+			return -1;
+		p += k;
+		n -= (size_t)k;
+		at += k;
+	}
+	return 0;
+}
+
+// In place. Whoever reads it half-written, or after a crash in here, finds a wrong checksum and begins anew.
+static int write_file(struct kb_vk *vk, const struct cache_head *head, const void *data, size_t n, struct kb_err *err)
+{
+	int fd = fileno(vk->cache_file);
+	if (write_all(fd, head, sizeof *head, 0) || write_all(fd, data, n, sizeof *head) ||
+		ftruncate(fd, (off_t)(sizeof *head + n)))
+		return kb_fail(err, kb_err_from_errno(errno), "writing pipeline cache %s: %s", vk->cache_path, strerror(errno));
+	return KB_OK;
 }
 
 /* see vk_pipeline.h */
@@ -111,7 +121,7 @@ int kb_vk_cache_save(struct kb_vk *vk, struct kb_err *err)
 {
 	struct cache_head head;
 	size_t n = 0;
-	if (!vk->cache_path || vk->lost)
+	if (!vk->cache_file || vk->lost)
 		return KB_OK;
 	VkResult r = vkGetPipelineCacheData(vk->device, vk->cache, &n, NULL);
 	void *data = r ? NULL : malloc(n ? n : 1);
@@ -122,7 +132,7 @@ int kb_vk_cache_save(struct kb_vk *vk, struct kb_err *err)
 	int rc = r ? kb_vk_fail(vk, err, r, "reading the pipeline cache") : KB_OK;
 	if (rc == KB_OK && n <= CACHE_BYTES_MAX) {
 		make_head(vk, data, n, &head);
-		rc = write_file(vk->cache_path, &head, data, n, err);
+		rc = write_file(vk, &head, data, n, err);
 	}
 	free(data);
 	return rc;

@@ -17,6 +17,7 @@ KB_MUST_CHECK int kb_vk_pipeline_create(
 	struct kb_vk *vk, const struct kb_vk_pipeline_desc *d, struct kb_err *err, VkPipeline *ret);
 
 // The cache file: header (magic, device, driver, checksum) and the driver's bytes. A file that is missing, foreign
-// or damaged gives an empty cache. Saving writes a new file and renames it over the old one.
+// or damaged gives an empty cache. It is opened once and written in place,
+// so that both work inside a sandbox that was closed in between.
 KB_MUST_CHECK int kb_vk_cache_open(struct kb_vk *vk, struct kb_err *err);
 KB_MUST_CHECK int kb_vk_cache_save(struct kb_vk *vk, struct kb_err *err);
