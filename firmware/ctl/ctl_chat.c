@@ -54,7 +54,7 @@ static void command_system(struct chat *chat, const char *argument)
 
 static void list_models(struct chat *chat)
 {
-	yyjson_doc *doc;
+	yyjson_doc *doc = NULL;
 	size_t i, n;
 	yyjson_val *m;
 	if (kb_ctl_call(chat->client, "GET", "/v1/models", NULL, &doc))

@@ -115,24 +115,30 @@ static void show_meta(const struct kb_image_meta *m)
 	putchar('\n');
 }
 
-static int open_image(const char *models, const char *name, char **ret_path, struct kb_image **ret)
+// False where it cannot be opened, which is then said.
+static bool open_image(const char *models, const char *name, char **ret_path, struct kb_image **ret)
 {
 	struct kb_err err;
-	if (kb_model_find(models, name, &err, ret_path))
-		return kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
-	if (kb_image_open(*ret_path, &err, ret) == 0)
-		return KB_CTL_OK;
-	free(*ret_path);
-	return kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
+	char *path = NULL;
+	if (kb_model_find(models, name, &err, &path)) {
+		kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
+		return false;
+	}
+	if (kb_image_open(path, &err, ret)) {
+		kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
+		free(path);
+		return false;
+	}
+	*ret_path = path;
+	return true;
 }
 
 static int show(const char *models, const struct kb_ctl_args *args)
 {
-	struct kb_image *image;
-	char *path, size[16], hash[2 * KB_HASH_BYTES + 1];
-	int status = open_image(models, args->arg[1], &path, &image);
-	if (status)
-		return status;
+	struct kb_image *image = NULL;
+	char *path = NULL, size[16], hash[2 * KB_HASH_BYTES + 1];
+	if (!open_image(models, args->arg[1], &path, &image))
+		return KB_CTL_FAILED;
 	const struct kb_image_info *info = kb_image_info(image);
 	kb_hex(info->total, sizeof info->total, hash);
 	printf("file        %s\nsize        %s\nparameters  %.1f million\ntensors     %u in %u segments\nsha256      %s\n",
@@ -161,13 +167,13 @@ static int step(void *ctx, uint64_t done, uint64_t total, const char *what)
 
 static int verify(const char *models, const struct kb_ctl_args *args)
 {
-	struct kb_image *image;
+	struct kb_image *image = NULL;
 	struct kb_err err;
 	struct kb_ctl_progress progress;
-	char *path, hash[2 * KB_HASH_BYTES + 1];
-	int status = open_image(models, args->arg[1], &path, &image);
-	if (status)
-		return status;
+	char *path = NULL, hash[2 * KB_HASH_BYTES + 1];
+	int status = KB_CTL_OK;
+	if (!open_image(models, args->arg[1], &path, &image))
+		return KB_CTL_FAILED;
 	kb_ctl_catch_interrupt(true);
 	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "verifying", kb_clock_ms());
 	int r = kb_image_verify(image, &(struct kb_progress){.step = step, .ctx = &progress}, &err);

@@ -106,7 +106,7 @@ static int certify(const struct kb_ctl *ctl, const char *directory, const char *
 static int where_it_listens(const struct kb_ctl *ctl, struct kb_ctl_where *ret)
 {
 	struct kb_http_client *admin = NULL;
-	yyjson_doc *doc;
+	yyjson_doc *doc = NULL;
 	int status = kb_ctl_admin_open(ctl, &admin);
 	if (status == 0)
 		status = kb_ctl_call(admin, "GET", "/admin/status", NULL, &doc);
@@ -197,7 +197,7 @@ static int64_t number(yyjson_val *object, const char *key)
 
 int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
-	yyjson_doc *doc;
+	yyjson_doc *doc = NULL;
 	int status = admin_call(ctl, "GET", "/admin/clients", NULL, &doc);
 	if (status)
 		return status;
@@ -226,7 +226,7 @@ int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 
 int kb_ctl_revoke(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
-	yyjson_doc *doc;
+	yyjson_doc *doc = NULL;
 	int status = admin_call(ctl, "POST", "/admin/clients/revoke", args->arg[0], &doc);
 	if (status)
 		return status;
@@ -237,7 +237,7 @@ int kb_ctl_revoke(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 
 int kb_ctl_bearer(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
-	yyjson_doc *doc;
+	yyjson_doc *doc = NULL;
 	int status = admin_call(ctl, "POST", "/admin/bearer", args->arg[0], &doc);
 	if (status)
 		return status;

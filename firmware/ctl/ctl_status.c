@@ -60,7 +60,7 @@ static bool wants_admin(const struct kb_ctl *ctl)
 int kb_ctl_status(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_http_client *c = NULL;
-	yyjson_doc *doc;
+	yyjson_doc *doc = NULL;
 	bool is_admin = wants_admin(ctl);
 	int status = is_admin ? kb_ctl_admin_open(ctl, &c) : kb_ctl_box_open(ctl, &c);
 	if (status == 0)

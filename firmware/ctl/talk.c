@@ -37,10 +37,10 @@ static bool has_system(const struct kb_ctl_talk *t)
 /* see answer.h */
 int kb_ctl_talk_set_system(struct kb_ctl_talk *t, const char *content)
 {
-	bool is_wanted = content && content[0];
-	if (!has_system(t) && !is_wanted)
+	bool is_wanted = content && content[0], is_there = has_system(t);
+	if (!is_there && !is_wanted)
 		return 0;
-	if (!has_system(t)) {
+	if (!is_there) {
 		int r = kb_ctl_talk_add(t, "system", content);
 		if (r)
 			return r;
