@@ -1,5 +1,6 @@
 // The scheduler against a model whose answers are known without it (fake.h).
 #include "fake.h"
+#include <pthread.h>
 
 enum { IDS_MAX = 4096, TOKENS_MAX = 512 };
 
@@ -244,52 +245,87 @@ static void together_equals_alone_with_any_memory(void **state)
 	assert_true(preemptions > 5);
 }
 
-// Arrivals, cancels (also while a step runs) and ends at random; every request ends exactly once, with a prefix of
-// its own greedy answer, and no page is lost.
+// A step on a thread of its own, as the engine runs it (`make config=tsan` watches what both touch).
+struct running {
+	struct kb_sched *sched;
+	struct kb_err err;
+	int rc;
+};
+
+static void *run_on_thread(void *ctx)
+{
+	struct running *r = ctx;
+	r->rc = kb_sched_run(r->sched, &r->err);
+	return NULL;
+}
+
+struct storm {
+	struct box box;
+	uint32_t n_prompt[IDS_MAX], max_new[IDS_MAX], next, n_busy;
+	bool is_cancelled[IDS_MAX];
+};
+
+static void arrive(struct storm *s)
+{
+	char client[2] = {(char)('a' + dice(5)), 0};
+	uint32_t id = s->next, limit = s->box.fake.kv_pages * KB_KV_PAGE_TOKENS;
+	if (id == IDS_MAX)
+		return;
+	s->n_prompt[id] = 1 + dice(dice(3) ? 20 : limit - 30);
+	s->max_new[id] = 1 + dice(30);
+	int rc = ask(&s->box, id, s->n_prompt[id], s->max_new[id], client);
+	s->n_busy += rc == KB_EBUSY;
+	assert_true(rc == 0 || rc == KB_EBUSY);
+	assert_int_equal(heard_of(id)->n_accepted, rc == 0);
+	s->next += rc == 0;
+}
+
+static void cancel_one(struct storm *s)
+{
+	uint32_t id = s->next > 20 ? s->next - 1 - dice(20) : 1 + dice(s->next - 1);
+	bool is_open = heard_of(id)->n_ended == 0;
+	assert_int_equal(kb_sched_cancel(s->box.sched, id, ears.now), is_open ? 0 : KB_ENOTFOUND);
+	assert_int_equal(heard_of(id)->n_ended, 1);
+	s->is_cancelled[id] |= is_open;
+}
+
+// Arrivals, cancels and questions at random while steps run; every request ends exactly once, with a prefix of its
+// own greedy answer, and no page is lost.
 static void storm(uint32_t pages, uint32_t max_tokens, uint32_t max_seqs, uint32_t rounds)
 {
-	struct box b = {.fake = {.eos_one_in = 60}};
-	uint32_t n_prompt[IDS_MAX], max_new[IDS_MAX], next = 1;
-	bool is_cancelled[IDS_MAX] = {false};
-	box_open(&b, pages, max_tokens, max_seqs, 12);
-	uint32_t limit = pages * KB_KV_PAGE_TOKENS, n_busy = 0;
+	static struct storm s;
+	s = (struct storm){.box.fake = {.eos_one_in = 60}, .next = 1};
+	box_open(&s.box, pages, max_tokens, max_seqs, 12);
 	for (uint32_t round = 0; round < rounds; round++) {
-		char client[2] = {(char)('a' + dice(5)), 0};
-		for (uint32_t k = dice(4) == 0 ? dice(6) : 0; k > 0 && next < IDS_MAX; k--) {
-			n_prompt[next] = 1 + dice(dice(3) ? 20 : limit - 30);
-			max_new[next] = 1 + dice(30);
-			int rc = ask(&b, next, n_prompt[next], max_new[next], client);
-			n_busy += rc == KB_EBUSY;
-			assert_true(rc == 0 || rc == KB_EBUSY);
-			assert_int_equal(heard_of(next)->n_accepted, rc == 0);
-			next += rc == 0;
-		}
-		struct kb_err err = {0};
-		bool is_planned = kb_sched_plan(b.sched, ears.now);
-		if (next > 1 && dice(5) == 0) { // while the step runs
-			uint32_t id = next > 20 ? next - 1 - dice(20) : 1 + dice(next - 1);
-			bool is_open = heard_of(id)->n_ended == 0;
-			assert_int_equal(kb_sched_cancel(b.sched, id, ears.now), is_open ? 0 : KB_ENOTFOUND);
-			assert_int_equal(heard_of(id)->n_ended, 1);
-			is_cancelled[id] |= is_open;
-			assert_true(kb_sched_is_sound(b.sched));
-		}
+		struct running r = {.sched = s.box.sched};
+		struct kb_sched_stats st;
+		pthread_t thread;
+		bool is_planned = kb_sched_plan(s.box.sched, ears.now);
+		if (is_planned)
+			assert_int_equal(pthread_create(&thread, NULL, run_on_thread, &r), 0);
+		for (uint32_t k = dice(4) == 0 ? dice(6) : 0; k > 0; k--)
+			arrive(&s);
+		if (s.next > 1 && dice(5) == 0)
+			cancel_one(&s);
+		kb_sched_stats(s.box.sched, &st);
+		assert_true(st.kv_pages_used <= pages && st.waiting <= 12 + max_seqs);
 		if (is_planned) {
-			int rc = kb_sched_run(b.sched, &err);
-			kb_sched_settle(b.sched, rc, &err, 1, ++ears.now);
+			pthread_join(thread, NULL);
+			assert_true(kb_sched_is_sound(s.box.sched));
+			kb_sched_settle(s.box.sched, r.rc, &r.err, 1, ++ears.now);
 		}
-		assert_true(kb_sched_is_sound(b.sched));
+		assert_true(kb_sched_is_sound(s.box.sched));
 	}
-	run_all(&b);
-	for (uint32_t id = 1; id < next; id++) {
+	run_all(&s.box);
+	for (uint32_t id = 1; id < s.next; id++) {
 		assert_int_equal(heard_of(id)->n_ended, 1);
 		assert_int_equal(heard_of(id)->n_errors, 0);
-		expect_greedy(&b.fake, id, n_prompt[id], max_new[id], !is_cancelled[id]);
-		assert_int_equal(heard_of(id)->done.finish == KB_SCHED_CANCELLED, is_cancelled[id]);
+		expect_greedy(&s.box.fake, id, s.n_prompt[id], s.max_new[id], !s.is_cancelled[id]);
+		assert_int_equal(heard_of(id)->done.finish == KB_SCHED_CANCELLED, s.is_cancelled[id]);
 	}
-	assert_true(next > rounds / 20);
-	assert_true(n_busy > 0);
-	box_close(&b);
+	assert_true(s.next > rounds / 20);
+	assert_true(s.n_busy > 0);
+	box_close(&s.box);
 }
 
 static void storms_leave_nothing_behind(void **state)
