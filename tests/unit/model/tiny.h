@@ -106,18 +106,6 @@ static void tiny_set_str(struct tiny *t, const char *key, const char *value)
 	tiny_set(t, key, KB_META_STRING, bytes, 8 + len);
 }
 
-static void tiny_unset(struct tiny *t, const char *suffix)
-{
-	char key[64];
-	snprintf(key, sizeof key, "%s.%s", t->spec->arch, suffix);
-	for (uint32_t i = 0; i < t->n_meta; i++)
-		if (strcmp(t->meta[i].key, key) == 0) {
-			t->meta[i] = t->meta[--t->n_meta];
-			return;
-		}
-	fail_msg("no key %s", key);
-}
-
 // --- weights -----------------------------------------------------------------
 
 // splitmix64 (Vigna) of FNV-1a(name) and the index: 24 bits in [0, 1).
