@@ -5,6 +5,8 @@
 #include "base/meta.h"
 #include <stdint.h>
 
+#define KB_PRETOK_PASSES 6
+
 struct kb_pretok;
 
 // Classes of a code point, as \p{L}, \p{N}, \s ... of the expressions; Unicode data: utf8proc.
@@ -28,6 +30,7 @@ struct kb_char {
 // NULL: not built in.
 const struct kb_pretok *kb_pretok_find(struct kb_str name);
 bool kb_pretok_ignores_merges(const struct kb_pretok *p); // a piece that is a token stays one
+bool kb_pretok_adds_bos(const struct kb_pretok *p);       // where the file does not say (tokenizer.ggml.add_bos_token)
 // Decodes; chars has room for len + 1 entries (the last one holds at = len). Returns their number.
 size_t kb_pretok_chars(const char *text, size_t len, struct kb_char *chars);
 // ends: room for n entries; piece i ends before chars[ends[i]]. Returns their number.

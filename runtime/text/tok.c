@@ -7,9 +7,21 @@
 
 #define TOKENS_MAX (1u << 22) // the largest published vocabularies are below 2^19
 
-// Names that end an answer whatever the metadata says (llama-vocab.cpp has the same habit).
-static const char *const eog_names[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>",
-	"<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "<|eom_id|>", "</s>", "<|END_OF_TURN_TOKEN|>"};
+// Names that end an answer whatever the metadata says: the habit of llama.cpp (src/llama-vocab.cpp, special_eog_ids).
+// "</s>" only where sentences begin with "<s>" or it is a control token: else it is an HTML tag (Gemma 3, Qwen 2).
+static const char *const eog_names[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>",
+	"<|flush|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
+	"<end_of_utterance>", "<turn|>", "<|tool_response>",
+	"<\xef\xbd\x9c"
+	"end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+	"[e~[", "<|END_OF_TURN_TOKEN|>", "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>",
+	"<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"};
+
+// Names that frames are made of. Where a file calls one of these a word of the user's, it is a control token anyway:
+// otherwise typing it would begin a turn.
+static const char *const frame_names[] = {"<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<|end_header_id|>",
+	"<|begin_of_text|>", "<|system|>", "<|user|>", "<|assistant|>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]",
+	"[/SYSTEM_PROMPT]", "<|START_OF_TURN_TOKEN|>"};
 
 uint64_t kb__hash(const void *data, size_t len)
 {
@@ -57,6 +69,11 @@ static void index_text(struct kb_tok *t, uint32_t id)
 	while (t->by_text.slots[h & t->by_text.mask])
 		h++;
 	t->by_text.slots[h & t->by_text.mask] = id + 1;
+}
+
+bool kb__tok_is_text(const struct kb_tok *t, uint32_t id)
+{
+	return t->type[id] != KB__CONTROL && t->type[id] != KB__UNKNOWN && t->type[id] != KB__BYTE;
 }
 
 int kb__tok_index(struct kb_tok *t)
@@ -115,32 +132,61 @@ static void load_flag(const struct kb_meta_source *meta, const char *key, bool *
 		*flag = value;
 }
 
+// Makes the token of that name a control token where it can be meant as one: where the file has it apart from words, or
+// where the name is nobody's word. KB_TOK_NONE: there is no such token.
+static uint32_t make_control(struct kb_tok *t, const char *name)
+{
+	uint32_t id = kb__tok_lookup(t, name, strlen(name));
+	bool is_word = strncmp(name, "<|", 2) != 0 && strcmp(name, "<end_of_turn>") != 0;
+	if (id == KB_TOK_NONE || (t->type[id] == KB__NORMAL && is_word) || t->type[id] == KB__BYTE)
+		return KB_TOK_NONE;
+	t->type[id] = KB__CONTROL;
+	return id;
+}
+
 static void load_ends(struct kb_tok *t, const struct kb_meta_source *meta)
 {
-	static const char *const keys[] = {
-		"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+	static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+		"tokenizer.ggml.eom_token_id", "tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
+		"tokenizer.ggml.fim_sep_token_id"};
+	uint32_t id, end, slash_s = kb__tok_lookup(t, "</s>", 4);
 	t->bos = load_id(t, meta, "tokenizer.ggml.bos_token_id");
 	t->eos = load_id(t, meta, keys[0]);
 	t->unk = load_id(t, meta, "tokenizer.ggml.unknown_token_id");
-	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-		uint32_t id = load_id(t, meta, keys[i]);
-		if (id != KB_TOK_NONE)
+	for (size_t i = 0; i < sizeof eog_names / sizeof *eog_names; i++)
+		if ((id = make_control(t, eog_names[i])) != KB_TOK_NONE)
 			t->is_eog[id] = true;
+	bool has_s = t->bos != KB_TOK_NONE && t->raw[t->bos].len == 3 && memcmp(t->raw[t->bos].data, "<s>", 3) == 0;
+	if (slash_s != KB_TOK_NONE && ((has_s && t->type[slash_s] == KB__USER) || t->type[slash_s] == KB__CONTROL)) {
+		t->type[slash_s] = KB__CONTROL;
+		t->is_eog[slash_s] = true;
 	}
-	for (size_t i = 0; i < sizeof eog_names / sizeof *eog_names; i++) {
-		uint32_t id = kb__tok_lookup(t, eog_names[i], strlen(eog_names[i]));
-		if (id != KB_TOK_NONE && t->type[id] != KB__NORMAL)
+	end = kb__tok_lookup(t, "<|end|>", 7);
+	if (end != KB_TOK_NONE && kb__tok_lookup(t, "<|return|>", 10) != KB_TOK_NONE)
+		t->is_eog[end] = false; // Harmony: it ends a message, the answer goes on
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+		if ((id = load_id(t, meta, keys[i])) != KB_TOK_NONE)
 			t->is_eog[id] = true;
-	}
+	for (size_t i = 0; i < sizeof frame_names / sizeof *frame_names; i++)
+		(void)make_control(t, frame_names[i]);
+	const uint32_t both[] = {t->bos, t->eos};
+	for (int i = 0; i < 2; i++)
+		if (both[i] != KB_TOK_NONE && t->type[both[i]] == KB__USER)
+			t->type[both[i]] = KB__CONTROL;
 }
 
-static int by_first_byte_then_longest(const void *a, const void *b, void *ctx)
+static int by_text(const void *a, const void *b, void *ctx)
 {
 	const struct kb_tok *t = ctx;
 	struct kb_str x = t->raw[*(const uint32_t *)a], y = t->raw[*(const uint32_t *)b];
-	if (x.data[0] != y.data[0])
-		return (uint8_t)x.data[0] < (uint8_t)y.data[0] ? -1 : 1;
-	return x.len > y.len ? -1 : x.len < y.len;
+	int order = memcmp(x.data, y.data, x.len < y.len ? x.len : y.len);
+	return order ? order : x.len < y.len ? -1 : x.len > y.len;
+}
+
+static int longest_first(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	return x > y ? -1 : x < y;
 }
 
 static int index_specials(struct kb_tok *t)
@@ -153,7 +199,16 @@ static int index_specials(struct kb_tok *t)
 	for (uint32_t i = 0, k = 0; i < t->n; i++)
 		if (t->type[i] >= KB__UNKNOWN && t->type[i] <= KB__USER && t->raw[i].len > 0)
 			t->special[k++] = i;
-	qsort_r(t->special, t->n_special, sizeof *t->special, by_first_byte_then_longest, t);
+	t->special_lens = malloc((t->n_special + 1) * sizeof *t->special_lens);
+	if (!t->special_lens)
+		return KB_ENOMEM;
+	for (uint32_t i = 0; i < t->n_special; i++)
+		t->special_lens[i] = (uint32_t)t->raw[t->special[i]].len;
+	qsort(t->special_lens, t->n_special, sizeof *t->special_lens, longest_first);
+	for (uint32_t i = 0; i < t->n_special; i++)
+		if (i == 0 || t->special_lens[i] != t->special_lens[i - 1])
+			t->special_lens[t->n_special_lens++] = t->special_lens[i];
+	qsort_r(t->special, t->n_special, sizeof *t->special, by_text, t);
 	for (uint32_t byte = 0, k = 0; byte < 256; byte++) {
 		t->special_begin[byte] = k;
 		while (k < t->n_special && (uint8_t)t->raw[t->special[k]].data[0] == byte)
@@ -218,6 +273,7 @@ void kb_tok_destroy(struct kb_tok *t)
 	free(t->pool);
 	free(t->merges);
 	free(t->special);
+	free(t->special_lens);
 	free(t);
 }
 

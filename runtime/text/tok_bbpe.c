@@ -95,7 +95,8 @@ static bool parse_merge(
 	m->left = kb__tok_lookup(t, (const char *)bytes, left_len);
 	m->right = kb__tok_lookup(t, (const char *)bytes + left_len, right_len);
 	m->result = kb__tok_lookup(t, (const char *)bytes, left_len + right_len);
-	return m->left != KB_TOK_NONE && m->right != KB_TOK_NONE && m->result != KB_TOK_NONE;
+	return m->left != KB_TOK_NONE && m->right != KB_TOK_NONE && m->result != KB_TOK_NONE &&
+		   kb__tok_is_text(t, m->result);
 }
 
 static int load_merges(struct kb_tok *t, const struct kb_meta_source *meta, const int16_t *table, struct kb_err *err)
@@ -133,6 +134,7 @@ int kb__bbpe_load(struct kb_tok *t, const struct kb_meta_source *meta, struct kb
 	if (!t->pretok)
 		return kb_fail(err, KB_EUNSUPPORTED, "pre-tokenizer '%.*s' (tokenizer.ggml.pre) is not built in",
 			(int)(pre.len < 64 ? pre.len : 64), pre.data);
+	t->add_bos = kb_pretok_adds_bos(t->pretok);
 	for (int i = 0; i < 512; i++)
 		table[i] = (int16_t)byte_of(i);
 	if (load_pieces(t, table))
@@ -140,6 +142,8 @@ int kb__bbpe_load(struct kb_tok *t, const struct kb_meta_source *meta, struct kb
 	for (int i = 0; i < 256; i++) {
 		char byte = (char)i;
 		t->byte_id[i] = kb__tok_lookup(t, &byte, 1);
+		if (t->byte_id[i] != KB_TOK_NONE && !kb__tok_is_text(t, t->byte_id[i]))
+			t->byte_id[i] = KB_TOK_NONE;
 	}
 	return load_merges(t, meta, table, err);
 }
@@ -160,7 +164,7 @@ static int encode_piece(const struct kb_tok *t, struct kb__work *w, const char *
 {
 	if (len > 1 && kb_pretok_ignores_merges(t->pretok)) {
 		uint32_t id = kb__tok_lookup(t, text, len);
-		if (id != KB_TOK_NONE)
+		if (id != KB_TOK_NONE && kb__tok_is_text(t, id))
 			return kb__emit(w, id);
 	}
 	w->text = text;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+// A place where special tokens begin, and the longest of them not yet refused.
 struct match {
 	uint32_t at, len, id;
 };
@@ -64,53 +65,83 @@ static bool is_trusted(const struct text *x, uint32_t at, uint32_t len)
 	return low < x->n_trusted && x->trusted_to[2 * low] <= at && x->trusted_to[2 * low + 1] >= at + len;
 }
 
+// Narrows [*lo, *hi) of t->special, which agree in their first depth bytes, to those whose next byte is this one.
+static void narrow(const struct kb_tok *t, uint32_t depth, uint8_t byte, uint32_t *lo, uint32_t *hi)
+{
+	uint32_t bound[2];
+	for (int last = 0; last < 2; last++) {
+		uint32_t low = last ? bound[0] : *lo, high = *hi;
+		while (low < high) {
+			uint32_t mid = low + (high - low) / 2;
+			struct kb_str s = t->raw[t->special[mid]];
+			int next = s.len > depth ? (uint8_t)s.data[depth] : -1;
+			if (next < byte + last)
+				low = mid + 1;
+			else
+				high = mid;
+		}
+		bound[last] = low;
+	}
+	*lo = bound[0];
+	*hi = bound[1];
+}
+
+// The longest special token at m->at that is shorter than limit; false: none.
+static bool match_here(const struct kb_tok *t, const struct text *x, size_t limit, struct match *m)
+{
+	uint8_t byte = (uint8_t)x->data[m->at];
+	uint32_t lo = t->special_begin[byte], hi = t->special_begin[byte + 1], left = x->len - m->at;
+	bool found = false;
+	for (uint32_t depth = 1; lo < hi && depth < limit; depth++) {
+		uint32_t id = t->special[lo];
+		if (t->raw[id].len == depth && (t->type[id] == KB__USER || is_trusted(x, m->at, depth))) {
+			m->len = depth;
+			m->id = id;
+			found = true;
+		}
+		if (depth == left)
+			break;
+		narrow(t, depth, (uint8_t)x->data[m->at + depth], &lo, &hi);
+	}
+	return found;
+}
+
 static int find_matches(const struct kb_tok *t, const struct text *x, struct kb_buf *matches)
 {
-	for (uint32_t at = 0; at < x->len; at++) {
-		uint8_t byte = (uint8_t)x->data[at];
-		for (uint32_t k = t->special_begin[byte]; k < t->special_begin[byte + 1]; k++) {
-			uint32_t id = t->special[k];
-			struct kb_str s = t->raw[id];
-			if (s.len > x->len - at || memcmp(s.data, x->data + at, s.len) != 0)
+	int r = 0;
+	for (uint32_t at = 0; r == 0 && at < x->len; at++) {
+		struct match m = {.at = at};
+		if (match_here(t, x, SIZE_MAX, &m))
+			r = kb_buf_append(matches, &m, sizeof m);
+	}
+	return r;
+}
+
+// Longer tokens win over shorter ones that overlap them, wherever they begin; the leftmost among equals: what
+// llama.cpp's search for one token after the other, longest first, comes to. One entry for each place, so that a text
+// of a million newlines (Gemma has tokens of 1 to 31) costs one walk for each length. taken: 0 for each byte of
+// the text. Returns how many are kept, in order.
+static size_t choose(const struct kb_tok *t, const struct text *x, struct match *m, size_t n, uint8_t *taken)
+{
+	enum { FREE, TAKEN, BEGIN };
+	for (uint32_t i = 0; i < t->n_special_lens && n; i++) {
+		uint32_t len = t->special_lens[i];
+		size_t left = 0;
+		for (size_t k = 0; k < n; k++) {
+			struct match c = m[k];
+			if (taken[c.at] == TAKEN)
+				continue; // within another
+			if (taken[c.at] == FREE && c.len == len && taken[c.at + len - 1] == FREE) {
+				memset(taken + c.at, TAKEN, len); // no shorter one is in between: they come later
+				taken[c.at] = BEGIN;
+			} else if (taken[c.at] == FREE && c.len == len && !match_here(t, x, len, &c)) {
 				continue;
-			if (t->type[id] != KB__USER && !is_trusted(x, at, (uint32_t)s.len))
-				continue;
-			struct match m = {at, (uint32_t)s.len, id};
-			int r = kb_buf_append(matches, &m, sizeof m);
-			if (r)
-				return r;
+			}
+			m[left++] = c;
 		}
+		n = left;
 	}
-	return 0;
-}
-
-static int longest_first(const void *a, const void *b)
-{
-	const struct match *x = a, *y = b;
-	if (x->len != y->len)
-		return x->len > y->len ? -1 : 1;
-	return x->at < y->at ? -1 : x->at > y->at;
-}
-
-static int leftmost_first(const void *a, const void *b)
-{
-	const struct match *x = a, *y = b;
-	return x->at < y->at ? -1 : x->at > y->at;
-}
-
-// Longer tokens win over shorter ones that overlap them, wherever they begin. Returns how many are kept, in order.
-static size_t choose(struct match *m, size_t n, uint8_t *taken)
-{
-	size_t kept = 0;
-	qsort(m, n, sizeof *m, longest_first);
-	for (size_t i = 0; i < n; i++) {
-		if (memchr(taken + m[i].at, 1, m[i].len))
-			continue;
-		memset(taken + m[i].at, 1, m[i].len);
-		m[kept++] = m[i];
-	}
-	qsort(m, kept, sizeof *m, leftmost_first);
-	return kept;
+	return n;
 }
 
 static int encode_between(const struct kb_tok *t, struct kb__work *w, const char *text, size_t len)
@@ -131,7 +162,7 @@ static int encode_text(const struct kb_tok *t, struct kb__work *w, const struct 
 	if (r == 0 && n) {
 		taken = calloc(x->len, 1);
 		r = taken ? 0 : KB_ENOMEM;
-		n = taken ? choose(m, n, taken) : 0;
+		n = taken ? choose(t, x, m, n, taken) : 0;
 	}
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		r = encode_between(t, w, x->data + at, m[i].at - at);

@@ -31,8 +31,10 @@ struct kb_tok {
 	struct kb__merge *merges;
 	uint32_t n_merges;
 	struct kb__map by_pair;
-	uint32_t *special; // control, unknown and user-defined ids, by first byte, longest first
+	uint32_t *special; // control, unknown and user-defined ids, in the order of their texts
 	uint32_t n_special, special_begin[257];
+	uint32_t *special_lens; // their distinct lengths, longest first
+	uint32_t n_special_lens;
 	uint32_t byte_id[256];
 	uint32_t bos, eos, unk;
 	bool add_bos, add_eos, add_space;
@@ -70,6 +72,10 @@ KB_MUST_CHECK int kb__map_init(struct kb__map *m, uint32_t entries);
 uint32_t kb__tok_lookup(const struct kb_tok *t, const char *text, size_t len);
 // Fills by_text once the pieces are known; the kinds call it.
 KB_MUST_CHECK int kb__tok_index(struct kb_tok *t);
+// May this token come out of merging? Control, unknown and byte tokens may not, as in SentencePiece
+// (model_interface.cc, InitializePieces: they are not among the pieces): otherwise text could be put together to become
+// one.
+bool kb__tok_is_text(const struct kb_tok *t, uint32_t id);
 KB_MUST_CHECK int kb__emit(struct kb__work *w, uint32_t id);
 // Merges w->symbols[0..n_symbols) until no pair is left. O(n log n).
 KB_MUST_CHECK int kb__merge(const struct kb_tok *t, struct kb__work *w, kb__pair *pair);

@@ -85,7 +85,7 @@ static bool pair_of_text(const struct kb_tok *t, const struct kb__work *w, const
 	const struct kb__symbol *b, double *ret_cost, uint32_t *ret_id)
 {
 	uint32_t id = kb__tok_lookup(t, w->text + a->at, a->len + b->len);
-	if (id == KB_TOK_NONE)
+	if (id == KB_TOK_NONE || !kb__tok_is_text(t, id))
 		return false;
 	*ret_cost = -(double)t->score[id];
 	*ret_id = id;
@@ -102,7 +102,7 @@ static uint32_t char_len(const char *text, size_t left)
 static int emit_symbol(const struct kb_tok *t, struct kb__work *w, const struct kb__symbol *s)
 {
 	uint32_t id = kb__tok_lookup(t, w->text + s->at, s->len);
-	if (id != KB_TOK_NONE)
+	if (id != KB_TOK_NONE && kb__tok_is_text(t, id))
 		return kb__emit(w, id);
 	for (uint32_t i = 0; i < s->len; i++) {
 		id = t->byte_id[(uint8_t)w->text[s->at + i]];

@@ -29,7 +29,7 @@ static const struct vocab vocabs[] = {
 	{"deepseek-coder", true, 46},
 	{"llama-spm", true, 46},
 	{"phi-3", true, 46},
-	{"deepseek-llm", false, 0},
+	{"deepseek-llm", true, 46},
 	{"bert-bge", false, 0},
 };
 
