@@ -27,7 +27,7 @@ int kb_sampler_scratch_init(struct kb_sampler_scratch *w, uint32_t vocab)
 	*w = (struct kb_sampler_scratch){
 		.vocab = vocab,
 		.logit = malloc(vocab * sizeof *w->logit),
-		.weight = malloc(vocab * sizeof *w->weight),
+		.weight = malloc((vocab + 3) * sizeof *w->weight),
 		.sorted = malloc(vocab * sizeof *w->sorted),
 		.sum = malloc(BUCKETS * sizeof *w->sum),
 		.count = malloc(BUCKETS * sizeof *w->count),
@@ -194,6 +194,24 @@ static float largest(const float *x, uint32_t n)
 	return most[0];
 }
 
+// Four at a time, by the vectors that gcc and clang have on every machine.
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_i __attribute__((vector_size(16)));
+
+// exp of numbers that are 0 or less; 0 below WEIGHT_LOG_MIN; exp(0) is 1. Relative error below 3e-7. As Cody and
+// Waite: x = n ln 2 + r with ln 2 in two parts, a Taylor polynomial for r, and n into the exponent's bits.
+static four exp_four(four x)
+{
+	const float magic = 12582912; // 1.5 * 2^23: adding it rounds to a whole number
+	four_i keep = x > WEIGHT_LOG_MIN;
+	four v = (four)((four_i)x & keep); // 0 for those that are dropped in the end
+	four n = (v * 1.44269504f + magic) - magic;
+	four r = v - n * 0.693359375f - n * -2.12194440e-4f;
+	four p = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r * (1 / 720.f))))));
+	four_i scaled = (four_i)p + __builtin_convertvector(n, four_i) * (1 << 23);
+	return (four)(scaled & keep);
+}
+
 static uint32_t lowest_with(const float *x, uint32_t n, float value)
 {
 	for (uint32_t i = 0; i < n; i++)
@@ -318,31 +336,36 @@ static struct cut cut_top_p(struct kb_sampler_scratch *w, double top_p, struct c
 
 // --- choosing --------------------------------------------------------------------
 
+// exp((x[i] - most) * scale) for four from x on, or for as many as n says; the others are 0.
+static four weigh(const float *x, uint32_t n, float most, float scale)
+{
+	four v = {-HUGE_VALF, -HUGE_VALF, -HUGE_VALF, -HUGE_VALF};
+	if (n >= 4)
+		memcpy(&v, x, sizeof v);
+	else
+		memcpy(&v, x, n * sizeof *x);
+	return exp_four((v - most) * scale);
+}
+
 static void fill_weights(struct kb_sampler_scratch *w, const float *x, float most, float temperature)
 {
 	float scale = 1 / temperature;
-	for (uint32_t i = 0; i < w->vocab; i++) {
-		float log_weight = (x[i] - most) * scale;
-		w->weight[i] = log_weight > WEIGHT_LOG_MIN ? expf(log_weight) : 0;
+	for (uint32_t i = 0; i < w->vocab; i += 4) {
+		four weight = weigh(x + i, w->vocab - i, most, scale);
+		memcpy(w->weight + i, &weight, sizeof weight);
 	}
 }
 
-static void fill_weights_and_buckets(struct kb_sampler_scratch *w, const float *x, float most, float temperature)
+static void fill_buckets(struct kb_sampler_scratch *w)
 {
-	float scale = 1 / temperature;
 	memset(w->sum, 0, BUCKETS * sizeof *w->sum);
 	memset(w->count, 0, BUCKETS * sizeof *w->count);
-	for (uint32_t i = 0; i < w->vocab; i++) {
-		float log_weight = (x[i] - most) * scale;
-		w->weight[i] = 0;
-		if (log_weight > WEIGHT_LOG_MIN) {
-			float weight = expf(log_weight);
-			uint32_t b = bucket_of(weight);
-			w->weight[i] = weight;
-			w->sum[b] += (double)weight;
+	for (uint32_t i = 0; i < w->vocab; i++)
+		if (w->weight[i] > 0) {
+			uint32_t b = bucket_of(w->weight[i]);
+			w->sum[b] += (double)w->weight[i];
 			w->count[b]++;
 		}
-	}
 }
 
 int kb_sampler_pick(const struct kb_sampler *s, struct kb_sampler_scratch *w, const float *logits, struct kb_err *err,
@@ -362,10 +385,9 @@ int kb_sampler_pick(const struct kb_sampler *s, struct kb_sampler_scratch *w, co
 		return 0;
 	}
 	bool cuts_k = p->top_k > 0 && p->top_k < w->vocab, cuts_p = p->top_p < 1;
+	fill_weights(w, x, most, p->temperature);
 	if (cuts_k || cuts_p)
-		fill_weights_and_buckets(w, x, most, p->temperature);
-	else
-		fill_weights(w, x, most, p->temperature);
+		fill_buckets(w);
 	if (cuts_k)
 		cut = cut_top_k(w, p->top_k, cut);
 	if (cuts_p)
@@ -395,18 +417,22 @@ int kb_sampler_logprobs(const float *logits, uint32_t vocab, uint32_t token, uin
 	if (!is_finite(logits, vocab))
 		return kb_fail(err, KB_EDEVICE, "the model's logits are not all finite numbers");
 	float most = largest(logits, vocab);
-	double sum = 0;
+	double sums[4] = {0};
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < vocab; i++) {
-		sum += (double)expf(logits[i] - most);
-		if (n_top == 0 || (n == n_top && logits[i] <= ret_top[n - 1].logprob))
+	for (uint32_t i = 0; i < vocab; i += 4) {
+		four weight = weigh(logits + i, vocab - i, most, 1);
+		for (uint32_t j = 0; j < 4; j++)
+			sums[j] += (double)weight[j];
+	}
+	for (uint32_t i = 0; i < vocab && n_top > 0; i++) {
+		if (n == n_top && logits[i] <= ret_top[n - 1].logprob)
 			continue;
 		uint32_t at = n < n_top ? n++ : n - 1;
 		for (; at > 0 && ret_top[at - 1].logprob < logits[i]; at--)
 			ret_top[at] = ret_top[at - 1];
 		ret_top[at] = (struct kb_sampler_choice){i, logits[i]};
 	}
-	double log_sum = (double)most + log(sum);
+	double log_sum = (double)most + log(sums[0] + sums[1] + sums[2] + sums[3]);
 	for (uint32_t i = 0; i < n; i++)
 		ret_top[i].logprob = (float)((double)ret_top[i].logprob - log_sum);
 	*ret_logprob = (float)((double)logits[token] - log_sum);

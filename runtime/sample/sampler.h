@@ -56,7 +56,7 @@ struct kb_sampler_candidate {
 };
 struct kb_sampler_scratch {
 	uint32_t vocab;
-	float *logit, *weight;               // (vocab)
+	float *logit, *weight;               // (vocab), (vocab + 3)
 	struct kb_sampler_candidate *sorted; // (vocab)
 	double *sum;                         // of the weights in each bucket
 	uint32_t *count;
