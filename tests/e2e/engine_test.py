@@ -46,6 +46,8 @@ def test_start(e):
     r = e.ready
     tap.ok(r["version"] == 1 and r["arch"] == "llama" and r["vocab"] == 49152 and r["kv_tokens"] == 4096 and
            130e6 < r["parameters"] < 140e6, "READY describes the model", r)
+    last = e.progress[-1] if e.progress else {}
+    tap.ok(last.get("what") == "weights" and last["done"] == last["total"] > 0, "loading reports itself", last)
     e.send(frame(PING, 7))
     m = e.receive()
     tap.ok(m["type"] == PONG and m["id"] == 7 and m["is_healthy"] == 1 and 0 < m["device_us"] < 5e6,
@@ -158,6 +160,34 @@ def test_hostile_frame():
     e.socket.close()
 
 
+def test_back_pressure():
+    """A daemon that asks and does not listen: the engine stops reading instead of piling answers up."""
+    e = start()
+    before = int(status_of(e.process.pid)["VmRSS"].split()[0])
+    e.socket.setblocking(False)
+    question, sent, blocked_since = frame(STATS, 1) * 256, 0, None
+    while blocked_since is None or time.monotonic() - blocked_since < 1:
+        try:
+            sent += e.socket.send(question[sent % len(question):])
+            blocked_since = None
+        except BlockingIOError:
+            blocked_since = blocked_since or time.monotonic()
+            time.sleep(0.05)
+        if sent > 64 << 20:
+            break
+    after = int(status_of(e.process.pid)["VmRSS"].split()[0])
+    tap.ok(sent < 16 << 20 and after - before < 32 << 10, "answers that nobody takes are not piled up without end",
+           "%d KiB of questions taken, %d KiB more memory" % (sent >> 10, after - before))
+    e.socket.setblocking(True)
+    whole, n = sent // 13, 0
+    while n < whole and e.receive()["type"] == STATS_REPLY:
+        n += 1
+    e.send(frame(STATS, 1)[sent % 13:] + frame(PING, 3) if sent % 13 else frame(PING, 3))
+    last = [e.receive()["type"] for _ in range(1 + (sent % 13 > 0))]
+    tap.ok(n == whole and last[-1] == PONG, "none is lost, and it goes on when they are taken", [n, whole, last])
+    e.close()
+
+
 def test_preemption():
     """Four requests in a KV cache that holds two: all end, and say what they say alone."""
     e = Engine("--cache", cache, "--kv-tokens", "160").wait_ready()
@@ -206,6 +236,7 @@ def main():
     test_resume(alone)
     test_device_failure()
     test_hostile_frame()
+    test_back_pressure()
     test_preemption()
     test_second_start()
     test_doctor()
