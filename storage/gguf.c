@@ -86,7 +86,7 @@ static int read_string(struct cursor *c, uint64_t max, const char *field, struct
 static int read_name(struct cursor *c, uint64_t max, const char *field, struct kb_str *ret)
 {
 	uint64_t start = c->at;
-	struct kb_str s;
+	struct kb_str s = {0};
 	int r = read_string(c, max, field, &s);
 	if (r)
 		return r;

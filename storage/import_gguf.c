@@ -81,6 +81,7 @@ static int read_head(struct import *m)
 		if (!m->head)
 			return kb_fail(m->err, KB_ENOMEM, "no memory for %llu bytes of metadata", (unsigned long long)len);
 		int r = read_at(m, m->head, len, 0);
+		// NOLINTNEXTLINE(clang-analyzer-unix.Malloc): m->head belongs to the import and is freed with it
 		r = r ? r : kb_gguf_parse(m->head, len, size, m->err, &m->gguf);
 		if (r != KB_EPARTIAL)
 			return r;

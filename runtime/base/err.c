@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int kb_fail(struct kb_err *err, int code, const char *format, ...)
+void kb_err_set(struct kb_err *err, int code, const char *format, ...)
 {
 	if (err) {
 		va_list args;
@@ -14,7 +14,6 @@ int kb_fail(struct kb_err *err, int code, const char *format, ...)
 		vsnprintf(err->text, sizeof err->text, format, args);
 		va_end(args);
 	}
-	return code;
 }
 
 int kb_err_wrap(struct kb_err *err, const char *format, ...)

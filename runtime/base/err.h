@@ -41,8 +41,17 @@ struct kb_err {
 	char text[KB_ERR_TEXT_MAX];
 };
 
-// Fills err (which may be NULL) and returns code, so that `return kb_fail(err, KB_EBAD, "...")` reads well.
-int kb_fail(struct kb_err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+// Fills err (which may be NULL).
+void kb_err_set(struct kb_err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+// The same as an expression with the code's value, so that `return kb_fail(err, KB_EBAD, "...")` reads well, and so
+// that a static analyser sees that a failure is not 0.
+#define kb_fail(err, code, ...)                       \
+	__extension__({                                   \
+		const int kb_fail_code = (code);              \
+		kb_err_set((err), kb_fail_code, __VA_ARGS__); \
+		kb_fail_code;                                 \
+	})
 
 // Prefixes the text with context ("importing x.gguf: "). Returns err->code.
 int kb_err_wrap(struct kb_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

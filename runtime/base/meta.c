@@ -34,7 +34,7 @@ static int64_t element_i64(enum kb_meta_type type, const uint8_t *p)
 	size_t n = scalar_size[type];
 	uint64_t v = load_le(p, n);
 	bool is_signed = type == KB_META_I8 || type == KB_META_I16 || type == KB_META_I32 || type == KB_META_I64;
-	if (is_signed && n < 8 && v >> (8 * n - 1))
+	if (is_signed && n > 0 && n < 8 && v >> (8 * n - 1))
 		v |= ~UINT64_C(0) << (8 * n);
 	return (int64_t)v;
 }

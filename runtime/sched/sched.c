@@ -580,7 +580,7 @@ void kb_sched_destroy(struct kb_sched *s)
 	assert(!s->is_stepping);
 	while (s->waiting)
 		seq_end(s, s->waiting);
-	while (s->n_running > 0)
+	while (s->running && s->n_running > 0)
 		seq_end(s, s->running[s->n_running - 1]);
 	kb_pages_finish(&s->pages);
 	kb_sampler_scratch_finish(&s->scratch);

@@ -130,7 +130,7 @@ int kb_vk_cache_save(struct kb_vk *vk, struct kb_err *err)
 	if (!r)
 		r = vkGetPipelineCacheData(vk->device, vk->cache, &n, data);
 	int rc = r ? kb_vk_fail(vk, err, r, "reading the pipeline cache") : KB_OK;
-	if (rc == KB_OK && n <= CACHE_BYTES_MAX) {
+	if (rc == KB_OK && data && n <= CACHE_BYTES_MAX) {
 		make_head(vk, data, n, &head);
 		rc = write_file(vk, &head, data, n, err);
 	}
