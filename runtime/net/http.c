@@ -203,7 +203,7 @@ int kb_http_feed(struct kb_http *h, const void *data, size_t len, size_t *ret_us
 		return 0;
 	}
 	if (e != HPE_OK && !h->failed)
-		(void)refuse(h, KB_EBAD, 400, "the request is not valid HTTP/1.1");
+		(void)refuse(h, KB_EBAD, 400, "the message is not valid HTTP/1.1");
 	h->head_bytes += in_head ? len : 0;
 	// Bytes that are stored nowhere (blanks around values) count too.
 	if (!h->failed && !h->is_head_done && h->head_bytes > 2 * KB_HTTP_HEADER_BYTES_MAX)
