@@ -14,8 +14,8 @@ shared float part[64];
 void main()
 {
 	uint row = gl_LocalInvocationID.x % 16, slice = gl_LocalInvocationID.x / 16;
-	Part m = part_of(p, gl_WorkGroupID.x);
-	uint panel = m.panel * p.panel_words;
+	Part m = part_of(p, gl_WorkGroupID.x, KB_PANEL);
+	uint panel = m.unit * p.panel_words;
 	uint count = row_count(p), t0 = gl_WorkGroupID.y * NT;
 	precise float acc[NT];
 	uint x[NT];
@@ -30,7 +30,7 @@ void main()
 			[[unroll]] for (uint t = 0; t < NT; t++) acc[t] = fma(w, p.x.v[x[t] + i * 32 + k], acc[t]);
 		}
 	}
-	uint out_row = m.panel * KB_PANEL + row;
+	uint out_row = m.unit * KB_PANEL + row;
 	[[unroll]] for (uint t = 0; t < NT; t++) {
 		part[gl_LocalInvocationID.x] = acc[t];
 		barrier();

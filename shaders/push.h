@@ -14,8 +14,14 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats
 {
 	float v[];
 };
+#ifdef KB_RAW_POINTERS // shaders that reckon with addresses themselves
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#define KB_WORDS uint64_t
+#define KB_FLOATS uint64_t
+#else
 #define KB_WORDS Words
 #define KB_FLOATS Floats
+#endif
 #define KB_U32 uint
 #define KB_F32 float
 #else

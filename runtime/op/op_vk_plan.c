@@ -134,20 +134,33 @@ static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_er
 	return KB_OK;
 }
 
-// Rows of x that one group of the matmul kernel serves: weights are read once for all of them.
-static uint32_t tile(uint32_t rows)
+// How a group of the matmul kernel is shaped: weights are read once for `tokens` rows of x, and x once for
+// `unit_rows` rows of the matrix.
+struct matmul_shape {
+	uint32_t tokens, pairs, unit_rows;
+};
+
+static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_of_x)
 {
-	return rows <= 1 ? 1 : rows <= 2 ? 2 : rows <= 4 ? 4 : 8;
+	if (!b->tuned) {
+		uint32_t nt = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : rows_of_x <= 4 ? 4 : 8;
+		return (struct matmul_shape){nt, 1, KB_PANEL_ROWS};
+	}
+	// Measured on lavapipe: two pairs of rows by four tokens keep all sums in registers.
+	uint32_t nt = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : 4;
+	return (struct matmul_shape){nt, 2, 4 * b->caps.subgroup};
 }
 
 static int plan_matmul(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_matmul *n = &node->matmul;
 	const struct kb_pipeline *pipeline;
-	uint32_t most = rows_max(p, n->count), nt = tile(most);
+	uint32_t most = rows_max(p, n->count), sg = p->b->caps.subgroup;
+	struct matmul_shape s = matmul_shape(p->b, most);
 	int rc = check_matrix(&n->w, node->name, err);
 	if (rc == KB_OK)
-		rc = kb__op_vk_pipeline(p->b, KB_KERNEL_MATMUL, n->w.format, 1, &nt, err, &pipeline);
+		rc = kb__op_vk_pipeline(
+			p->b, KB_KERNEL_MATMUL, n->w.format, 3, (uint32_t[]){s.tokens, sg, s.pairs}, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_matmul push = {
@@ -162,7 +175,7 @@ static int plan_matmul(struct kb_plan *p, const struct kb_node *node, struct kb_
 		.flags = (n->bias ? KB_MM_BIAS : 0) | (n->count == KB_COUNT_OUT ? KB_MM_COUNT_OUT : 0),
 	};
 	struct kb_vk_dispatch *d =
-		add(p, node->name, pipeline, up(n->w.rows, KB_PANEL_ROWS), nt, n->count, &push, sizeof push);
+		add(p, node->name, pipeline, up(n->w.rows, s.unit_rows), s.tokens, n->count, &push, sizeof push);
 	if (!d)
 		return no_memory(err);
 	d->work = (uint64_t)n->w.rows * n->w.cols;

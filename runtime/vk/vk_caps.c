@@ -36,6 +36,8 @@ static const char *tuned_lacks(const struct kb_vk_caps *c)
 		return "its subgroups are not of 4, 8 or 16 lanes";
 	if ((c->subgroup_ops & ops) != ops)
 		return "it has no subgroup broadcast and arithmetic";
+	if (!c->int64)
+		return "it has no 64-bit integers";
 	if (c->type != KB_VK_CPU)
 		return "they are measured on CPU devices only";
 	return NULL;

@@ -228,6 +228,7 @@ static void read_caps(VkPhysicalDevice gpu, uint32_t index, struct kb_vk_caps *c
 	bool new_enough = c->api_major > 1 || c->api_minor >= 3;
 	if (new_enough)
 		vkGetPhysicalDeviceFeatures2(gpu, &f);
+	c->int64 = f.features.shaderInt64;
 	c->addresses = f12.bufferDeviceAddress;
 	c->subgroup_control = f13.subgroupSizeControl;
 	c->sync2 = f13.synchronization2;
@@ -358,12 +359,18 @@ static int create_device(struct kb_vk *vk, bool import, struct kb_err *err)
 	VkPhysicalDeviceVulkan13Features f13 = {
 		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
 		.synchronization2 = VK_TRUE,
+		.maintenance4 = VK_TRUE, // 1.3 promises it; group sizes by specialization need it
 		.subgroupSizeControl = vk->caps.subgroup_control,
 	};
 	VkPhysicalDeviceVulkan12Features f12 = {
 		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
 		.pNext = &f13,
 		.bufferDeviceAddress = VK_TRUE,
+	};
+	VkPhysicalDeviceFeatures2 f = {
+		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+		.pNext = &f12,
+		.features.shaderInt64 = vk->caps.int64,
 	};
 	vk->family = compute_family(vk->gpu, &bits);
 	VkDeviceQueueCreateInfo q = {
@@ -374,7 +381,7 @@ static int create_device(struct kb_vk *vk, bool import, struct kb_err *err)
 	};
 	VkDeviceCreateInfo info = {
 		.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-		.pNext = &f12,
+		.pNext = &f,
 		.queueCreateInfoCount = 1,
 		.pQueueCreateInfos = &q,
 	};
