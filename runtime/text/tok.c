@@ -11,11 +11,9 @@
 // "</s>" only where sentences begin with "<s>" or it is a control token: else it is an HTML tag (Gemma 3, Qwen 2).
 static const char *const eog_names[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>",
 	"<|flush|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-	"<end_of_utterance>", "<turn|>", "<|tool_response>",
-	"<\xef\xbd\x9c"
-	"end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
-	"[e~[", "<|END_OF_TURN_TOKEN|>", "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>",
-	"<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"};
+	"<end_of_utterance>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[", "<|END_OF_TURN_TOKEN|>",
+	"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
+	"<reponame>", "<|file_sep|>"};
 
 // Names that frames are made of. Where a file calls one of these a word of the user's, it is a control token anyway:
 // otherwise typing it would begin a turn.
