@@ -269,6 +269,15 @@ static void note_failure(struct kb_daemon *d, const char *text)
 	d->quiet_failures = 0;
 }
 
+static bool has_too_many(const struct kb_conn *c)
+{
+	uint32_t n = 0;
+	for (const struct kb_conn *o = c->daemon->conns; o; o = o->next)
+		n += o->state != KB_CONN_CLOSING && o->has_client &&
+			 memcmp(o->client.fingerprint, c->client.fingerprint, sizeof o->client.fingerprint) == 0;
+	return n > KB_CLIENT_CONNS_MAX;
+}
+
 // Feeds what came from the socket into TLS and takes the plaintext out. False: the connection is over.
 static bool take_tls(struct kb_conn *c, const char *data, size_t len)
 {
@@ -285,6 +294,11 @@ static bool take_tls(struct kb_conn *c, const char *data, size_t len)
 			c->deadline_ms = in_ms(c, KB_IDLE_MS);
 			c->client = *kb_tls_peer(c->tls);
 			c->has_client = c->kind == KB_LISTEN_MUTUAL;
+			if (c->has_client && has_too_many(c)) {
+				c->daemon->metrics.connections_refused++;
+				kb_conn_cut(c);
+				return false;
+			}
 		} else if (r != KB_EPARTIAL) {
 			note_failure(c->daemon, err.text);
 			c->daemon->n_handshaking--;
@@ -383,6 +397,19 @@ static bool may_administer(int fd)
 	return peer.uid == 0 || peer.uid == geteuid();
 }
 
+// Strangers who say nothing must not keep clients out: a client's handshake takes milliseconds.
+static void evict_oldest_handshake(struct kb_daemon *d, const struct kb_conn *newest)
+{
+	struct kb_conn *oldest = NULL;
+	for (struct kb_conn *c = d->conns; c; c = c->next) // newest first
+		if (c != newest && c->state == KB_CONN_HANDSHAKE)
+			oldest = c;
+	if (oldest) {
+		d->metrics.connections_refused++;
+		kb_conn_cut(oldest);
+	}
+}
+
 static bool prepare(struct kb_conn *c, struct kb_listener *l)
 {
 	struct kb_daemon *d = c->daemon;
@@ -395,8 +422,10 @@ static bool prepare(struct kb_conn *c, struct kb_listener *l)
 		c->deadline_ms = in_ms(c, KB_IDLE_MS);
 		return d->n_admin <= KB_ADMIN_CONNS_MAX && may_administer(fd);
 	}
-	if (d->n_handshaking > KB_CONNS_HANDSHAKING_MAX || d->n_conns > KB_CONNS_MAX)
+	if (d->n_conns > KB_CONNS_MAX)
 		return false;
+	if (d->n_handshaking > KB_CONNS_HANDSHAKING_MAX)
+		evict_oldest_handshake(d, c);
 	uv_tcp_nodelay(&c->h.tcp, 1);
 	uv_tcp_keepalive(&c->h.tcp, 1, 60);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){KB_SOCKET_SEND_BUFFER}, sizeof(int));

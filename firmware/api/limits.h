@@ -3,7 +3,8 @@
 
 // --- connections
 #define KB_CONNS_MAX 256u            // TLS buffers take about 40 KiB each
-#define KB_CONNS_HANDSHAKING_MAX 64u // a handshake blocks the loop for 5 to 8 ms
+#define KB_CONNS_HANDSHAKING_MAX 64u // a handshake blocks the loop for 5 to 8 ms; the oldest gives way to a new one
+#define KB_CLIENT_CONNS_MAX 64u      // open at once by one client; HTTP libraries pool about 10
 #define KB_ADMIN_CONNS_MAX 16u
 #define KB_HANDSHAKE_MS 10000      // a slow radio link needs about one second
 #define KB_IDLE_MS 75000           // between requests; above the 60 s that proxies assume

@@ -1,9 +1,11 @@
 // TLS by mbedTLS 3.6: the only file that sees its ssl half. See tls.h.
 #include "net/tls.h"
+#include "net/tls_alert.h"
 #include "net/x509.h"
 
 #include <mbedtls/error.h>
 #include <mbedtls/pk.h>
+#include <mbedtls/platform_util.h>
 #include <mbedtls/psa_util.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/ssl_ciphersuites.h>
@@ -33,7 +35,8 @@ struct kb_tls {
 	const struct kb_tls_config *config;
 	struct kb_buf in, out;
 	size_t in_head; // bytes of in already read
-	bool is_ended, is_failed, has_read;
+	bool is_ended, is_failed, has_read, has_secret;
+	uint8_t secret[KB_TLS_SECRET_LEN]; // of what the server sends after the handshake; wiped when that is over
 	struct kb_tls_peer peer;
 };
 
@@ -200,6 +203,17 @@ static int put_output(void *ctx, const unsigned char *data, size_t len)
 	return kb_buf_append(&t->out, data, len) ? MBEDTLS_ERR_SSL_ALLOC_FAILED : (int)len;
 }
 
+static void on_secret(void *ctx, mbedtls_ssl_key_export_type type, const unsigned char *secret, size_t len,
+	const unsigned char client_random[32], const unsigned char server_random[32], mbedtls_tls_prf_types prf)
+{
+	struct kb_tls *t = ctx;
+	(void)client_random, (void)server_random, (void)prf;
+	if (type != MBEDTLS_SSL_KEY_EXPORT_TLS1_3_SERVER_APPLICATION_TRAFFIC_SECRET || len != sizeof t->secret)
+		return;
+	memcpy(t->secret, secret, len);
+	t->has_secret = true;
+}
+
 int kb_tls_create(struct kb_tls_config *c, const char *host, struct kb_tls **ret, struct kb_err *err)
 {
 	struct kb_tls *t = calloc(1, sizeof *t);
@@ -215,6 +229,8 @@ int kb_tls_create(struct kb_tls_config *c, const char *host, struct kb_tls **ret
 		return fail_with(err, KB_ENOMEM, "opening a TLS connection", r);
 	}
 	mbedtls_ssl_set_bio(&t->ssl, t, put_output, take_input, NULL);
+	if (c->role == KB_TLS_SERVER_MUTUAL)
+		mbedtls_ssl_set_export_keys_cb(&t->ssl, on_secret, t);
 	*ret = t;
 	return 0;
 }
@@ -226,6 +242,7 @@ void kb_tls_destroy(struct kb_tls *t)
 	mbedtls_ssl_free(&t->ssl);
 	kb_buf_finish(&t->in);
 	kb_buf_finish(&t->out);
+	mbedtls_platform_zeroize(t->secret, sizeof t->secret);
 	free(t);
 }
 
@@ -262,8 +279,8 @@ static int explain(struct kb_tls *t, int r, struct kb_err *err)
 	case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
 		return kb_fail(err, KB_ECLOSED, "closed by the other side");
 	case MBEDTLS_ERR_SSL_INVALID_MAC:
-		// mbedTLS 3.6 sends an alert about the peer's certificate under keys that the other side does not expect
-		// at that moment: it can only be told by its place, the first thing to come.
+		// The other side's alert about our certificate may come under keys that we do not expect at that moment
+		// (mbedTLS 3.6 does so): it can only be told by its place, the first thing to come.
 		if (is_client ? t->has_read || !mbedtls_ssl_is_handshake_over(&t->ssl) : mbedtls_ssl_is_handshake_over(&t->ssl))
 			return fail_with(err, KB_EBAD, "TLS", r);
 		return kb_fail(err, KB_EDENIED, "%s", is_client ? refused_us : gave_up);
@@ -287,15 +304,54 @@ static int explain(struct kb_tls *t, int r, struct kb_err *err)
 	}
 }
 
+// The alert that says what is wrong with a client's certificate (RFC 8446, 6.2); 0: it was something else.
+static uint8_t alert_of(const struct kb_tls *t, int r)
+{
+	switch (r) {
+	case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE:
+		return 116; // certificate_required
+	case MBEDTLS_ERR_SSL_BAD_CERTIFICATE:
+		return MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT;
+	case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
+		return mbedtls_ssl_get_verify_result(&t->ssl) & MBEDTLS_X509_BADCERT_NOT_TRUSTED
+				   ? MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA
+				   : MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED;
+	default:
+		return 0;
+	}
+}
+
+// mbedTLS 3.6 sends the alert about a client's certificate under the handshake's keys, when the client already reads
+// with the connection's: clients report a broken record instead of the reason. Ours takes its place.
+static void replace_alert(struct kb_tls *t, int r, size_t out_len)
+{
+	// Before the end of the handshake the library tells the suite by no function.
+	const mbedtls_ssl_session *session = t->ssl.MBEDTLS_PRIVATE(session_negotiate);
+	int suite = session ? session->MBEDTLS_PRIVATE(ciphersuite) : 0;
+	uint8_t alert = alert_of(t, r);
+	if (alert == 0)
+		return;
+	t->out.len = out_len;
+	if (kb_tls_put_alert(&t->out,
+			suite == MBEDTLS_TLS1_3_AES_128_GCM_SHA256 ? KB_TLS_AES_128_GCM : KB_TLS_CHACHA20_POLY1305, t->secret,
+			alert))
+		t->out.len = out_len; // then the end of the connection has to say it
+}
+
 int kb_tls_handshake(struct kb_tls *t, struct kb_err *err)
 {
 	if (t->is_failed)
 		return kb_fail(err, KB_ECLOSED, "the TLS handshake has failed");
 	if (mbedtls_ssl_is_handshake_over(&t->ssl))
 		return 0;
+	size_t out_len = t->out.len;
+	bool had_secret = t->has_secret; // before this call: what it sends is an alert
 	int r = mbedtls_ssl_handshake(&t->ssl);
 	if (r == MBEDTLS_ERR_SSL_WANT_READ || r == MBEDTLS_ERR_SSL_WANT_WRITE)
 		return KB_EPARTIAL;
+	if (r && had_secret)
+		replace_alert(t, r, out_len);
+	mbedtls_platform_zeroize(t->secret, sizeof t->secret);
 	if (r)
 		return explain(t, r, err);
 	const mbedtls_x509_crt *crt = mbedtls_ssl_get_peer_cert(&t->ssl);

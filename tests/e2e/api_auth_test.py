@@ -48,6 +48,8 @@ def test_handshake(box, d):
     shutil.copy(box.state / "ca/server.pem", server / "cert.pem")
     shutil.copy(box.state / "ca/server.key", server / "key.pem")
     check("the server's own certificate as a client: refused", is_refused(box, box.context(server)) is True)
+    stranger = TMP / "stranger2"
+    shutil.copytree(other, stranger)
     # Signed by the box's authority, right in every way, but not in the table: as if the table had been lost.
     subprocess.run(["openssl", "x509", "-req", "-in", d / "csr.pem", "-CA", box.state / "ca/ca.pem", "-CAkey",
                     box.state / "ca/ca.key", "-days", "9", "-out", other / "cert.pem"], check=True, capture_output=True)
@@ -57,6 +59,15 @@ def test_handshake(box, d):
     credentials = ["-cert", d / "cert.pem", "-key", d / "key.pem", "-CAfile", d / "ca.pem", "-verify_return_error"]
     out, err = s_client(box, box.port, "-tls1_3", *credentials)
     check("openssl s_client with TLS 1.3 comes in", "200 OK" in out, out + err)
+    for suite in ("TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"):
+        out, err = s_client(box, box.port, "-ciphersuites", suite, *credentials)
+        check(f"{suite} works", "200 OK" in out, out + err)
+        out, err = s_client(box, box.port, "-ciphersuites", suite, "-CAfile", d / "ca.pem")
+        check("...and without a certificate the alert says so", "HTTP" not in out and "alert certificate required" in err, out + err)
+    for what, credential, alert in (("self-made", stranger, "unknown ca"), ("unknown", other, "certificate revoked"),
+                                    ("server's", server, "certificate revoked")):
+        out, err = s_client(box, box.port, "-cert", credential / "cert.pem", "-key", credential / "key.pem")
+        check(f"the alert for a certificate that is {what}: {alert}", "HTTP" not in out and "alert " + alert in err, out + err)
     out, err = s_client(box, box.port, "-tls1_2", *credentials)
     check("TLS 1.2 is refused", "HTTP" not in out and "alert" in err.lower(), out + err)
     out, err = s_client(box, box.port, "-alpn", "h2", *credentials)

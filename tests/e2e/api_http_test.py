@@ -174,6 +174,30 @@ def test_slow(box, d):
     check("a silent handshake is ended", s.recv(100) == b"" and time.monotonic() - begun < 4)
 
 
+# More silent strangers than there are places for handshakes; and a client that opens too much.
+def test_hoarders(box, d):
+    silent = []
+    for _ in range(150):
+        s = socket.create_connection(("127.0.0.1", box.port))
+        silent.append(s)
+    check("150 silent connections do not keep a client out", box.ask(d, "GET", "/v1/models")[0] == 200)
+    check("...and most are gone", box.metric("connections_handshaking") <= 64, box.metric("connections_handshaking"))
+    for s in silent:
+        s.close()
+    kept, refused = [], 0
+    for _ in range(70):
+        c = box.connect(d)
+        try:
+            c.request("GET", "/nothing")
+            c.getresponse().read()
+            kept.append(c)
+        except OSError:
+            refused += 1
+    check("one client has 64 connections at most", len(kept) <= 64 and refused >= 6, (len(kept), refused))
+    for c in kept:
+        c.close()
+
+
 # 1000 connections of garbage, while a paired client works on.
 def test_garbage(box, d):
     seed = random.Random(1)
@@ -309,7 +333,7 @@ def main():
     try:
         d = box.pair("ann")
         box.wait_engine()
-        for test in (test_refusals, test_messages, test_json, test_pipelining, test_slow, test_garbage):
+        for test in (test_refusals, test_messages, test_json, test_pipelining, test_slow, test_hoarders, test_garbage):
             print(f"# {test.__name__}", flush=True)
             test(box, d)
         test_limits_of_a_client(box)

@@ -218,18 +218,34 @@ def test_hopeless(box, d):
     check("...and the box recovers", wait(lambda: box.chat(d, "len=2")[0] == 200, 20), box.engine())
 
 
+# More choices than an engine takes while it loads: they wait; what is over gets 503.
+def test_full_queue(box, d):
+    os.kill(box.engine()["pid"], signal.SIGKILL)
+    body = {"model": "fake", "prompt": ["len=1"] * 8, "n": 8}
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(box.ask(d, "POST", "/v1/completions", body))) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    codes = sorted(r[0] for r in got)
+    full = [r for r in got if r[0] == 503]
+    check("two requests of 64 choices wait for the engine, the others get 503", codes == [200, 200, 503, 503], codes)
+    check("...with Retry-After", all(int(r[2]["retry-after"]) > 0 and r[1]["error"]["code"] == "overloaded" for r in full))
+
+
 def test_ping_comments(box, d):
     status, events = box.stream(d, "len=2 prefill=2500")
     check("comments keep a silent stream alive", events.count(":") >= 1 and text_of(events) != "", events)
 
 
 def main():
-    box = Box(flags=["--hurry", "10", "--client-rate", "0"])
+    box = Box({"fake": "load=700"}, flags=["--hurry", "10", "--client-rate", "0"])
     try:
         d = box.pair("ann")
         box.wait_engine()
         for test in (test_shapes, test_choices, test_completions, test_errors, test_cancel, test_stalled_reader,
-                     test_ping_comments, test_resume, test_hang, test_hopeless):
+                     test_ping_comments, test_full_queue, test_resume, test_hang, test_hopeless):
             print(f"# {test.__name__}", flush=True)
             test(box, d)
     except Exception as e:  # noqa: BLE001 - reported with the log

@@ -21,7 +21,7 @@ def check(what, ok, detail=""):
     global count, failed
     count += 1
     failed += not ok
-    print(f"{'ok' if ok else 'not ok'} {count} - {what}" + ("" if ok else f"  # {str(detail)[:600]}"), flush=True)
+    print(f"{'ok' if ok else 'not ok'} {count} - {what}" + ("" if ok else f"  # {str(detail)[:900].replace(chr(10), " / ")}"), flush=True)
     return ok
 
 

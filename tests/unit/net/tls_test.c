@@ -210,8 +210,10 @@ static void refuses(void **state)
 		assert_int_equal(rs, rows[i].server);
 		assert_int_equal(rc, rows[i].client);
 		assert_false(kb_tls_is_established(d.s));
-		if (rc == 0) // the client learns it with its first read
+		if (rc == 0) { // the client learns it with its first read
 			assert_int_equal(kb_tls_read(d.c, &byte, 1, &n, &d.ce), KB_EDENIED);
+			assert_string_equal(d.ce.text, "the box refused this client in the TLS handshake: pair it (again)");
+		}
 		assert_int_equal(kb_tls_write(d.s, "x", 1, NULL), KB_ECLOSED);
 		close_duo(&d);
 	}
