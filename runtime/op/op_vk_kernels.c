@@ -23,6 +23,7 @@ static const struct kb_kernel_row rows[] = {
 	{KB_KERNEL_ROPE, false, KB_ANY_FORMAT, SPV(rope)},
 	{KB_KERNEL_KV_WRITE, false, KB_ANY_FORMAT, SPV(kv_write)},
 	{KB_KERNEL_ATTENTION, false, KB_ANY_FORMAT, SPV(attention)},
+	{KB_KERNEL_ATTENTION_LANES, true, KB_ANY_FORMAT, SPV(attention_lanes)},
 	{KB_KERNEL_ROWS, false, KB_ANY_FORMAT, SPV(rows)},
 	{KB_KERNEL_CANARY, false, KB_ANY_FORMAT, SPV(canary)},
 };

@@ -243,6 +243,16 @@ static int plan_kv_write(struct kb_plan *p, const struct kb_node *node, struct k
 	return KB_OK;
 }
 
+static uint32_t shared_heads(const struct kb_node_attention *n, uint32_t sg)
+{
+	uint32_t group = n->heads / n->kv_heads, most = KB_ATTENTION_LANE_FLOATS * sg / n->head_dim;
+	uint32_t together = group < most ? group : most;
+	together = together > KB_ATTENTION_HEADS_MAX ? KB_ATTENTION_HEADS_MAX : together;
+	while (together > 1 && group % together)
+		together--;
+	return together ? together : 1;
+}
+
 static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_attention *n = &node->attention;
@@ -253,7 +263,12 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 			err, KB_EUNSUPPORTED, "op_vk: %s: head_dim %u; even and at most 256 is supported", node->name, n->head_dim);
 	if (!n->kv_heads || n->heads % n->kv_heads)
 		return kb_fail(err, KB_EARG, "op_vk: %s: %u heads over %u", node->name, n->heads, n->kv_heads);
-	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
+	// The lane kernel keeps queries and sums of its heads in registers: as many heads as fit and share a kv head.
+	bool lanes = p->b->tuned && n->head_dim % 4 == 0;
+	uint32_t sg = p->b->caps.subgroup, together = lanes ? shared_heads(n, sg) : 1;
+	int rc = lanes ? kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION_LANES, KB_ANY_FORMAT, 4,
+						 (uint32_t[]){together, sg, n->head_dim, n->softcap > 0}, err, &pipeline)
+				   : kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	const struct kb_step_arrays *s = &p->desc->step;
@@ -273,7 +288,8 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 		.scale = n->scale,
 		.softcap = n->softcap,
 	};
-	struct kb_vk_dispatch *d = add(p, node->name, pipeline, n->heads, 1, KB_COUNT_TOKENS, &push, sizeof push);
+	struct kb_vk_dispatch *d =
+		add(p, node->name, pipeline, n->heads / together, 1, KB_COUNT_TOKENS, &push, sizeof push);
 	if (!d)
 		return no_memory(err);
 	touch(d, n->q, bytes, false);
