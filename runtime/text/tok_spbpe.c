@@ -132,10 +132,11 @@ static size_t escape(const struct kb_tok *t, const char *text, size_t len, char 
 int kb__spbpe_encode(const struct kb_tok *t, struct kb__work *w, const char *text, size_t len)
 {
 	char *escaped = malloc(3 * (len + 1));
-	w->symbols = malloc((len + 1) * sizeof *w->symbols);
+	size_t n = escaped ? escape(t, text, len, escaped) : 0, count = 0;
+	// One symbol a character, but a stray lead byte takes bytes of the U+2581 after it: up to one a byte.
+	w->symbols = malloc((n + 1) * sizeof *w->symbols);
 	int r = escaped && w->symbols ? 0 : KB_ENOMEM;
 	if (r == 0) {
-		size_t n = escape(t, text, len, escaped), count = 0;
 		w->text = escaped;
 		for (size_t at = 0; at < n; count++) {
 			uint32_t k = char_len(escaped + at, n - at);

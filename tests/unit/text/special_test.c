@@ -148,6 +148,25 @@ static void some_ends_depend_on_their_company(void **state)
 	kb_tok_destroy(t);
 }
 
+// A lead byte that is not followed by its character takes bytes of the next space's U+2581, which leaves the others
+// as symbols of their own: more symbols than characters.
+static void stray_lead_bytes_before_spaces(void **state)
+{
+	(void)state;
+	struct small s = {.model = "llama"};
+	uint32_t ids[256];
+	char text[64];
+	size_t n;
+	small_add_bytes(&s);
+	struct kb_tok *t = small_tok(&s);
+	for (size_t i = 0; i < sizeof text; i++)
+		text[i] = i % 2 ? ' ' : '\xc3';
+	assert_int_equal(kb_tok_encode(t, &(struct kb_span){text, sizeof text, false}, 1, 0, ids, 256, &n), 0);
+	assert_int_equal(n, 32 + 3 * 32);
+	assert_true(n <= kb_tok_bound(sizeof text));
+	kb_tok_destroy(t);
+}
+
 static void refuses_what_is_not_built_in(void **state)
 {
 	(void)state;
@@ -177,6 +196,7 @@ int main(void)
 		cmocka_unit_test(merges_do_not_make_control_tokens),
 		cmocka_unit_test(turn_marks_are_control_tokens_whatever_the_file_says),
 		cmocka_unit_test(some_ends_depend_on_their_company),
+		cmocka_unit_test(stray_lead_bytes_before_spaces),
 		cmocka_unit_test(refuses_what_is_not_built_in),
 	};
 	return cmocka_run_group_tests_name("text/special", tests, NULL, NULL);
