@@ -31,7 +31,7 @@ struct kb_vk {
 	VkPipelineLayout layout;
 	VkPipelineCache cache;
 	char *cache_path;
-	FILE *cache_file; // NULL: none is kept
+	FILE *cache_file;    // NULL: none is kept
 	size_t cache_loaded; // bytes that came from the file
 	uint64_t wait_ns;
 	float timestamp_ns; // one tick; 0: no timestamps
