@@ -91,7 +91,7 @@ int kb_request_parse(enum kb_api_kind kind, const void *body, size_t len, struct
 	r->kind = kind;
 	r->n = 1;
 	r->max_new = kind == KB_API_CHAT ? 0 : 16; // OpenAI's default for /v1/completions
-	// Defaults for small models (README): a little below llama.cpp's, which are made for larger ones.
+	// Defaults for small models (docs/api.md): a little below llama.cpp's, which are made for larger ones.
 	r->sampling =
 		(struct kb_sampling){.temperature = 0.7f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 40, .repeat_penalty = 1.0f};
 	if (len == 0)
