@@ -151,7 +151,7 @@ GGUF_gemma-3-270m := gemma-3-270m-q4_k_m
 build/models/%.kbm: build/release/kotobako image/models.list
 	@mkdir -p $(@D)
 	$(Q)image/fetch_model.sh $(GGUF_$*)
-	$(Q)build/release/kotobako import build/downloads/$(GGUF_$*).gguf --out $@
+	$(Q)build/release/kotobako import build/downloads/$(GGUF_$*).gguf --replace --out $@
 
 .PHONY: release test-inputs test check-full run bench bench-op fuzz fuzz-replay tidy format
 release:
