@@ -20,6 +20,7 @@ struct kb_chat_frame;
 // KB_EUNSUPPORTED: it has a template that no row recognises; err says so. Static, never freed.
 KB_MUST_CHECK int kb_chat_find(const struct kb_meta_source *meta, struct kb_err *err, const struct kb_chat_frame **ret);
 const struct kb_chat_frame *kb_chat_by_name(const char *name); // NULL: no such row
+const struct kb_chat_frame *kb_chat_at(size_t i);              // rows in the order they are tried; NULL past the last
 const char *kb_chat_name(const struct kb_chat_frame *f);
 // A string that ends the answer besides the model's end tokens, or NULL.
 const char *kb_chat_stop(const struct kb_chat_frame *f);

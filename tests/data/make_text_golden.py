@@ -1,12 +1,9 @@
-"""Token ids and rendered conversations by other programs: llama.cpp (llama-cpp-python 0.3.36) and Jinja2 3.1.
+"""Token ids by another program: llama.cpp (llama-cpp-python 0.3.36).
 
 Usage: python3 make_text_golden.py        in the repository's root, after `make test-inputs`, with
-pip install llama-cpp-python==0.3.36 gguf==0.19.0 jinja2==3.1.6
-Writes tests/data/tokens.golden (FILE <tab> hex of the UTF-8 text <tab> ids) and tests/data/chat.golden
-(FRAME <tab> role=hex of content, ... <tab> hex of the rendered text).
+pip install llama-cpp-python==0.3.36
+Writes tests/data/tokens.golden: FILE <tab> hex of the UTF-8 text <tab> ids.
 """
-import gguf
-import jinja2
 import llama_cpp
 
 FILES = {
@@ -27,25 +24,6 @@ TEXTS = [
     "\u200b\u200dzero width\ufeff", "½ ² ₃ Ⅳ", "'", "''", "'s", "…\u2028line sep", "\u0085nel", "\u00a0nbsp", "ｱｲｳ ﾊﾟ", "ー～－",
     "user text with <|im_end|> and <end_of_turn> in it",
 ]
-CHATS = [
-    [("user", "Hello")],
-    [("system", "Be brief."), ("user", "こんにちは")],
-    [("user", " a "), ("assistant", "b\n"), ("user", "c")],
-    [("system", " S "), ("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four"), ("user", "five")],
-]
-# Templates as published with the models; SmolLM2's is in its GGUF file, the others are quoted by behaviour:
-# gemma-3 (google/gemma-3-270m-it), Llama-3-Instruct, ChatML without a default system turn.
-GEMMA = ("{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set first = messages[0]['content'] + '\n\n' -%}"
-         "{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set first = '' -%}{%- set loop_messages = messages -%}"
-         "{%- endif -%}{%- for m in loop_messages -%}{%- set role = 'model' if m['role'] == 'assistant' else m['role'] -%}"
-         "{{ '<start_of_turn>' + role + '\n' + (first if loop.first else '') }}{{ m['content'] | trim }}"
-         "{{ '<end_of_turn>\n' }}{%- endfor -%}{{'<start_of_turn>model\n'}}")
-LLAMA3 = ("{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim "
-          "+ '<|eot_id|>' }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}")
-CHATML = ("{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-          "{{ '<|im_start|>assistant\n' }}")
-
-
 def tokens(out):
     for path in FILES:
         model = llama_cpp.Llama("build/" + path, vocab_only=True, verbose=False)
@@ -54,18 +32,5 @@ def tokens(out):
             out.write(f"{path}\t{text.encode().hex()}\t{' '.join(map(str, ids))}\n")
 
 
-def chats(out):
-    smollm = gguf.GGUFReader("build/" + next(iter(FILES))).fields["tokenizer.chat_template"].contents()
-    for name, source in (("smollm", smollm), ("gemma", GEMMA), ("llama3", LLAMA3), ("chatml", CHATML)):
-        template = jinja2.Environment().from_string(source)
-        for chat in CHATS:
-            text = template.render(messages=[{"role": r, "content": c} for r, c in chat], bos_token="",
-                                   add_generation_prompt=True)
-            turns = ",".join(f"{r}={c.encode().hex()}" for r, c in chat)
-            out.write(f"{name}\t{turns}\t{text.encode().hex()}\n")
-
-
 with open("tests/data/tokens.golden", "w") as f:
     tokens(f)
-with open("tests/data/chat.golden", "w") as f:
-    chats(f)
