@@ -66,20 +66,21 @@ static int write_pair(
 	return r ? r : write_file(dir, cert_name, cert, err);
 }
 
-// localhost, the loopback addresses, this machine's name, the listening address, and --name.
+// localhost, the loopback addresses, this machine's name, the listening address, and --name. A machine's name that no
+// certificate can carry is left out; a --name like that is refused.
 static size_t names_of(const struct kb_daemon *d, const char *names[KB_X509_SERVER_NAMES_MAX], char host[256])
 {
 	size_t n = 0;
 	names[n++] = "localhost";
 	names[n++] = "127.0.0.1";
 	names[n++] = "::1";
-	if (gethostname(host, 255) == 0 && host[0] && strcmp(host, "localhost") != 0)
+	if (gethostname(host, 255) == 0 && kb_x509_server_name_ok(host) && strcmp(host, "localhost") != 0)
 		names[n++] = host;
 	const struct kb_address *addresses[] = {&d->o.listen, &d->o.bearer};
 	for (size_t i = 0; i < 2; i++) {
 		const char *a = addresses[i]->host;
-		if (a[0] && strcmp(a, "0.0.0.0") != 0 && strcmp(a, "::") != 0 && strcmp(a, "127.0.0.1") != 0 &&
-			strcmp(a, "::1") != 0)
+		if (kb_x509_server_name_ok(a) && strcmp(a, "0.0.0.0") != 0 && strcmp(a, "::") != 0 &&
+			strcmp(a, "127.0.0.1") != 0 && strcmp(a, "::1") != 0)
 			names[n++] = a;
 	}
 	for (uint32_t i = 0; i < d->o.n_names; i++)

@@ -159,13 +159,16 @@ static int send_ping(struct kb_engine *e, uint64_t now)
 
 void kb_engine_tick(struct kb_engine *e, uint64_t now)
 {
-	if (e->state == KB_ENGINE_RESTING && now >= e->rest_until_ms && !e->is_given_up && (e->jobs || e->is_wanted))
+	// One that has given up is tried again too, after its long rest, if the box is to have it.
+	if (e->state == KB_ENGINE_RESTING && now >= e->rest_until_ms && (e->jobs || e->is_wanted))
 		kb_engine_start(e);
 	else if (e->state == KB_ENGINE_LOADING && now - e->heard_ms > hurried(e, KB_ENGINE_LOAD_MS))
 		life_failed(e, "it was silent for too long while loading");
 	if (e->state != KB_ENGINE_READY)
 		return;
-	if (e->ping_sent_ms && now - e->ping_sent_ms > hurried(e, KB_ENGINE_HANG_MS))
+	// Tokens are a sign of the device's life too; other messages only of the process's.
+	uint64_t since_ms = e->token_ms > e->ping_sent_ms ? e->token_ms : e->ping_sent_ms;
+	if (e->ping_sent_ms && now - since_ms > hurried(e, KB_ENGINE_HANG_MS))
 		life_failed(e, "it does not answer: the device hangs");
 	else if (!e->ping_sent_ms && now >= e->next_ping_ms && send_ping(e, now))
 		life_failed(e, "it does not take messages");
@@ -257,6 +260,7 @@ static void on_error(struct kb_engine *e, uint64_t id, const struct kb_msg_error
 static int on_token(struct kb_engine *e, uint64_t id, const struct kb_msg_token *t)
 {
 	struct kb_job *j = *place_of(e, id);
+	e->token_ms = e->heard_ms;
 	if (!j)
 		return 0; // cancelled meanwhile
 	uint8_t bytes[4] = {

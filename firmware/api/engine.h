@@ -68,7 +68,7 @@ struct kb_engine {
 	uint32_t n_jobs;
 	struct kb_engine_wait *waits;
 	uint32_t failures; // in a row
-	uint64_t started_ms, ready_ms, heard_ms, used_ms, rest_until_ms, next_ping_ms;
+	uint64_t started_ms, ready_ms, heard_ms, token_ms, used_ms, rest_until_ms, next_ping_ms;
 	uint64_t pings_sent, pongs_received, ping_sent_ms, stats_sent, stats_received, next_id;
 	bool is_given_up; // RESTING after too many failures
 	char last_failure[KB_ERR_TEXT_MAX];

@@ -214,6 +214,12 @@ static size_t parse_address(const char *name, unsigned char ret[16])
 	return inet_pton(AF_INET6, name, ret) == 1 ? 16 : 0;
 }
 
+bool kb_x509_server_name_ok(const char *name)
+{
+	unsigned char address[16];
+	return parse_address(name, address) > 0 || dns_name_ok(name);
+}
+
 struct name_list {
 	mbedtls_x509_san_list node[KB_X509_SERVER_NAMES_MAX];
 	unsigned char address[KB_X509_SERVER_NAMES_MAX][16];

@@ -36,6 +36,9 @@ KB_MUST_CHECK int kb_x509_fingerprint(
 // Whether the server certificate names all of names and ends later than 30 days from now.
 bool kb_x509_server_fits(const char *cert_pem, const char *const *names, size_t n_names);
 
+// Whether a server's certificate can carry it: a host name or an IPv4/IPv6 address.
+bool kb_x509_server_name_ok(const char *name);
+
 // Small helpers of the same library.
 bool kb_x509_name_ok(const char *name);
 void kb_sha256(const void *data, size_t len, uint8_t ret[32]);

@@ -193,6 +193,19 @@ def test_hang(box, d):
     hang.unlink(missing_ok=True)
     check("a hanging engine is killed and the stream goes on", text_of(events) == whole and events[-1] == "[DONE]", events)
     check("...in another process", box.engine()["pid"] not in (0, victim), box.engine())
+    stuck = pathlib.Path(str(box.image()) + ".stuck")
+    victim = box.engine()["pid"]
+    stuck.touch()
+    scraping = threading.Timer(4.5, lambda: stuck.unlink(missing_ok=True))
+    scraping.start()
+    t = threading.Thread(target=lambda: results.append(box.chat(d, "len=4", temperature=0)))
+    results = []
+    t.start()
+    while t.is_alive():  # a process that answers for its stuck device is not alive
+        box.metric("kv_pages_used")
+        time.sleep(0.1)
+    check("a stuck device is noticed although its process answers", results[0][0] == 200 and
+          box.engine()["pid"] not in (0, victim), results)
 
 
 def test_hopeless(box, d):

@@ -5,7 +5,8 @@
 //   error=CODE  ERROR with that code            die=N      the process dies after N tokens, once in its life's file
 //   always-die  it dies at every SUBMIT         hold       odd tokens give their text with the next one
 //   garbage     sends bytes that are no frame   utf8       text that is not UTF-8
-// Files beside the image: IMAGE.log gets a line for each event; while IMAGE.hang exists, nothing is answered.
+// Files beside the image: IMAGE.log gets a line for each event; while IMAGE.hang exists, nothing is answered;
+// while IMAGE.stuck exists, the device is stuck: no PONG and no token, but STATS are answered.
 #include "base/clock.h"
 #include "proto/proto.h"
 #include <errno.h>
@@ -247,6 +248,8 @@ static void handle(const struct kb_msg *m)
 			finish(j, KB_FINISH_CANCELLED);
 		break;
 	case KB_MSG_PING:
+		if (exists("stuck"))
+			break;
 		put(&(struct kb_msg){
 			.type = KB_MSG_PONG, .id = m->id, .pong = {.is_healthy = !exists("ill"), .device_us = 123}});
 		break;
@@ -300,7 +303,7 @@ static void serve(void)
 			kb_buf_consume(&in, used);
 		}
 		for (int i = 0; i < JOBS_MAX; i++)
-			if (jobs[i].is_used && jobs[i].due_ms <= kb_clock_ms())
+			if (jobs[i].is_used && jobs[i].due_ms <= kb_clock_ms() && !exists("stuck"))
 				emit(&jobs[i]);
 	}
 }
