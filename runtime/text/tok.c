@@ -112,8 +112,10 @@ static int load_table(struct kb_tok *t, const struct kb_meta_source *meta, struc
 	int r = meta->find(meta->ctx, "tokenizer.ggml.token_type", &types);
 	if (r == 0 && (!types.is_array || types.type == KB_META_STRING || types.count != t->n))
 		return kb_fail(err, KB_EBAD, "tokenizer.ggml.token_type does not have one number for each of %u tokens", t->n);
-	for (uint32_t i = 0; r == 0 && i < t->n; i++)
-		t->type[i] = (uint8_t)kb_meta_array_i64(&types, i);
+	for (uint32_t i = 0; r == 0 && i < t->n; i++) {
+		int64_t type = kb_meta_array_i64(&types, i);
+		t->type[i] = type >= KB__NORMAL && type <= KB__BYTE ? (uint8_t)type : KB__NORMAL;
+	}
 	return 0;
 }
 
@@ -282,7 +284,8 @@ uint32_t kb_tok_size(const struct kb_tok *t)
 
 size_t kb_tok_bound(size_t bytes)
 {
-	return 3 * bytes + 8; // a space may fall back to the three bytes of U+2581; one dummy space a control token
+	return 4 * bytes +
+		   8; // a space may fall back to the three bytes of U+2581, and so may one put after a control token
 }
 
 struct kb_str kb_tok_piece(const struct kb_tok *t, uint32_t id)

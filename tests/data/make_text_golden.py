@@ -2,7 +2,7 @@
 
 Usage: python3 make_text_golden.py        in the repository's root, after `make test-inputs`, with
 pip install llama-cpp-python==0.3.36
-Writes tests/data/tokens.golden: FILE <tab> hex of the UTF-8 text <tab> ids.
+Writes tests/data/tokens.golden: FILE <tab> 1: control tokens are recognised <tab> hex of the UTF-8 text <tab> ids.
 """
 import llama_cpp
 
@@ -24,12 +24,17 @@ TEXTS = [
     "\u200b\u200dzero width\ufeff", "½ ² ₃ Ⅳ", "'", "''", "'s", "…\u2028line sep", "\u0085nel", "\u00a0nbsp", "ｱｲｳ ﾊﾟ", "ー～－",
     "user text with <|im_end|> and <end_of_turn> in it",
 ]
+TRUSTED = [
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n こんにちは \n<|im_end|>\n<|im_start|>assistant\n",
+    "<bos><start_of_turn>user\nHello<end_of_turn>\n<start_of_turn>model\n",
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>", "<|endoftext|><|endoftext|> a",
+]
 def tokens(out):
     for path in FILES:
         model = llama_cpp.Llama("build/" + path, vocab_only=True, verbose=False)
-        for text in TEXTS:
-            ids = model.tokenize(text.encode(), add_bos=False, special=False)
-            out.write(f"{path}\t{text.encode().hex()}\t{' '.join(map(str, ids))}\n")
+        for text, trusted in [(t, 0) for t in TEXTS] + [(t, 1) for t in TRUSTED]:
+            ids = model.tokenize(text.encode(), add_bos=False, special=bool(trusted))
+            out.write(f"{path}\t{trusted}\t{text.encode().hex()}\t{' '.join(map(str, ids))}\n")
 
 
 with open("tests/data/tokens.golden", "w") as f:

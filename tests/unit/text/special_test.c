@@ -167,6 +167,26 @@ static void stray_lead_bytes_before_spaces(void **state)
 	kb_tok_destroy(t);
 }
 
+// The most ids a text can give: byte tokens only, a dummy space after every control token, every text byte a space.
+static void the_bound_holds_at_the_worst(void **state)
+{
+	(void)state;
+	struct small s = {.model = "llama", .adds_space = true};
+	uint32_t ids[512];
+	char text[101];
+	size_t n;
+	small_add(&s, "!", 3, 0);
+	small_add_bytes(&s);
+	struct kb_tok *t = small_tok(&s);
+	for (size_t i = 0; i < sizeof text; i++)
+		text[i] = i % 2 ? '!' : ' ';
+	assert_true(kb_tok_bound(sizeof text) <= 512);
+	assert_int_equal(
+		kb_tok_encode(t, &(struct kb_span){text, sizeof text, true}, 1, 0, ids, kb_tok_bound(sizeof text), &n), 0);
+	assert_int_equal(n, 50 + 51 * 6);
+	kb_tok_destroy(t);
+}
+
 static void refuses_what_is_not_built_in(void **state)
 {
 	(void)state;
@@ -197,6 +217,7 @@ int main(void)
 		cmocka_unit_test(turn_marks_are_control_tokens_whatever_the_file_says),
 		cmocka_unit_test(some_ends_depend_on_their_company),
 		cmocka_unit_test(stray_lead_bytes_before_spaces),
+		cmocka_unit_test(the_bound_holds_at_the_worst),
 		cmocka_unit_test(refuses_what_is_not_built_in),
 	};
 	return cmocka_run_group_tests_name("text/special", tests, NULL, NULL);

@@ -30,14 +30,14 @@ static size_t unhex(const char *hex, size_t len, char *out)
 	return len / 2;
 }
 
-static void compare_line(const struct kb_tok *t, const char *hex, const char *want)
+static void compare_line(const struct kb_tok *t, bool trusted, const char *hex, const char *want)
 {
 	char text[512], got[4096] = "", round[1024];
 	uint32_t ids[2048];
 	size_t n, len = unhex(hex, strcspn(hex, "\t"), text), used = 0;
 	struct kb_buf out = {0};
 	struct kb_detok d = {0};
-	assert_int_equal(kb_tok_encode(t, &(struct kb_span){text, len, false}, 1, 0, ids, 2048, &n), 0);
+	assert_int_equal(kb_tok_encode(t, &(struct kb_span){text, len, trusted}, 1, 0, ids, 2048, &n), 0);
 	for (size_t i = 0; i < n; i++) {
 		used += (size_t)snprintf(got + used, sizeof got - used, "%s%u", i ? " " : "", ids[i]);
 		assert_int_equal(kb_detok_push(&d, t, ids[i], &out), 0);
@@ -46,8 +46,10 @@ static void compare_line(const struct kb_tok *t, const char *hex, const char *wa
 	if (strlen(got) != strcspn(want, "\n") || memcmp(got, want, strlen(got)) != 0)
 		fail_msg("'%.*s': got %s, want %.200s", (int)len, text, got, want);
 	snprintf(round, sizeof round, "%s", kb_buf_cstr(&out));
-	assert_int_equal(out.len, len); // and back again
-	assert_memory_equal(round, text, len);
+	if (!trusted) { // and back again
+		assert_int_equal(out.len, len);
+		assert_memory_equal(round, text, len);
+	}
 	kb_buf_finish(&out);
 }
 
@@ -69,10 +71,10 @@ static void agrees_with_llama_cpp_on_japanese(void **state)
 			snprintf(current, sizeof current, "build/%.*s", (int)name, line);
 			t = open_tok(current, &file);
 		}
-		const char *hex = line + name + 1;
-		compare_line(t, hex, strchr(hex, '\t') + 1);
+		const char *hex = line + name + 3;
+		compare_line(t, line[name + 1] == '1', hex, strchr(hex, '\t') + 1);
 	}
-	assert_true(lines >= 200);
+	assert_int_equal(lines, 4 * (55 + 4));
 	kb_tok_destroy(t);
 	gguf_file_close(file);
 	free(golden);
@@ -147,6 +149,36 @@ static void ends_and_beginnings(void **state)
 	gguf_file_close(file);
 }
 
+// The tokens that end an answer, as llama.cpp 0.3.36 finds them in these files (llama_vocab_is_eog over all ids), but
+// for Gemma's </s> (212), which it takes for an end and which is an HTML tag there.
+static void the_same_tokens_end_answers(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *path;
+		uint32_t ids[4], n;
+	} cases[] = {
+		{SMOLLM, {0, 2, 4}, 3},
+		{GEMMA, {1, 106}, 2},
+		{"build/downloads/vocab/ggml-vocab-qwen2.gguf", {151643, 151645}, 2},
+		{"build/downloads/vocab/ggml-vocab-llama-bpe.gguf", {128001, 128009}, 2},
+		{"build/downloads/vocab/ggml-vocab-phi-3.gguf", {2, 32000, 32007}, 3},
+		{"build/downloads/vocab/ggml-vocab-llama-spm.gguf", {2}, 1},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct gguf_file *file;
+		struct kb_tok *t = open_tok(cases[i].path, &file);
+		uint32_t n = 0;
+		for (uint32_t id = 0; id < kb_tok_size(t); id++)
+			n += kb_tok_is_eog(t, id);
+		assert_int_equal(n, cases[i].n);
+		for (uint32_t k = 0; k < n; k++)
+			assert_true(kb_tok_is_eog(t, cases[i].ids[k]));
+		kb_tok_destroy(t);
+		gguf_file_close(file);
+	}
+}
+
 // Any bytes: no crash, within the bound, and back to the same bytes where they were UTF-8.
 static void takes_any_bytes(void **state)
 {
@@ -158,7 +190,7 @@ static void takes_any_bytes(void **state)
 		struct kb_tok *t = open_tok(paths[p], &file);
 		for (int round = 0; round < 300; round++) {
 			char text[64];
-			uint32_t ids[256];
+			uint32_t ids[512];
 			size_t n, len = (size_t)round % sizeof text;
 			struct kb_buf out = {0};
 			struct kb_detok d = {0};
@@ -166,7 +198,7 @@ static void takes_any_bytes(void **state)
 				seed = seed * 1664525 + 1013904223;
 				text[i] = (char)(seed >> 24);
 			}
-			assert_true(kb_tok_bound(len) <= 256);
+			assert_true(kb_tok_bound(len) <= 512);
 			assert_int_equal(
 				kb_tok_encode(t, &(struct kb_span){text, len, round & 1}, 1, 0, ids, kb_tok_bound(len), &n), 0);
 			for (size_t i = 0; i < n; i++)
@@ -213,6 +245,7 @@ int main(void)
 		cmocka_unit_test(only_the_trusted_end_turns),
 		cmocka_unit_test(spans_are_one_text),
 		cmocka_unit_test(ends_and_beginnings),
+		cmocka_unit_test(the_same_tokens_end_answers),
 		cmocka_unit_test(takes_any_bytes),
 		cmocka_unit_test(long_japanese_is_not_quadratic),
 	};

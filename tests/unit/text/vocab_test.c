@@ -31,6 +31,8 @@ static const struct vocab vocabs[] = {
 	{"phi-3", true, 46},
 	{"deepseek-llm", true, 46},
 	{"bert-bge", false, 0},
+	{"gemma-4", false, 0},
+	{"nomic-bert-moe", false, 0},
 };
 
 // Compares one text; line: the expected ids.
