@@ -51,6 +51,26 @@ static void info_tells_sizes(void **state)
 	rig_close(&r);
 }
 
+static void add_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	uint64_t *seen = ctx;
+	assert_true(done > seen[0] && done <= total);
+	seen[0] = done;
+	seen[1] = total;
+}
+
+static void loading_tells_its_progress(void **state)
+{
+	(void)state;
+	struct rig r;
+	uint64_t seen[2] = {0};
+	rig_open(&r, reference, &tiny_specs[0],
+		(struct kb_model_options){.kv_tokens = 16, .progress = add_progress, .progress_ctx = seen});
+	assert_int_equal(seen[0], seen[1]);
+	assert_int_equal(seen[1], kb_model_info(r.model)->weight_bytes);
+	rig_close(&r);
+}
+
 static void bad_batches_are_refused(void **state)
 {
 	(void)state;
@@ -238,6 +258,7 @@ int main(void)
 		cmocka_unit_test(steps_agree),
 		cmocka_unit_test(company),
 		cmocka_unit_test(info_tells_sizes),
+		cmocka_unit_test(loading_tells_its_progress),
 		cmocka_unit_test(bad_batches_are_refused),
 		cmocka_unit_test(bad_metadata_is_refused),
 		cmocka_unit_test(bad_tensors_are_refused),
