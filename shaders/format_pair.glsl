@@ -77,7 +77,20 @@ Pair pair_read(uint64_t at, uint64_t super_at, uint row)
 	return r;
 }
 
-// q of column k of row 0 or 1 (F16, BF16, F32: the weight itself).
+// Four-bit fields are masked where they lie and not shifted down, which leaves q * 16^(k % 8); x is multiplied by the
+// inverse beforehand (powers of two: exact). The highest field is shifted, because its top bit would be a sign.
+#if LO == 4
+#define IN_PLACE 1
+#else
+#define IN_PLACE 0
+#endif
+
+float place_scale(uint k)
+{
+	return IN_PLACE == 0 || k % 8 == 7 ? 1.0 : uintBitsToFloat((127 - 4 * (k % 8)) << 23);
+}
+
+// q of column k of row 0 or 1, divided by place_scale(k). F16, BF16, F32: the weight itself.
 float pair_quant(Pair r, uint row, uint k)
 {
 #if FMT == 0
@@ -91,11 +104,14 @@ float pair_quant(Pair r, uint row, uint k)
 #elif FMT == 7
 	return float(bitfieldExtract(int(r.lo[row * LO + k / 4]), int(k % 4 * 8), 8));
 #else
-	uint q = r.lo[row * LO + k / 8] >> (k % 8 * 4) & 15u;
-#if HI == 1
-	q |= (r.hi[row] >> k & 1u) << 4;
-#elif HI == 2
-	q |= (r.hi[row * 2 + k / 16] >> (k % 16 * 2) & 3u) << 4;
+	uint at = k % 8 == 7 ? 0 : k % 8 * 4; // where bit 0 of q is put
+	uint q = r.lo[row * LO + k / 8];
+	q = k % 8 == 7 ? q >> 28 : q & 15u << at;
+#if HI
+	uint bits = HI == 1 ? k : k % 16 * 2; // where the high bits are
+	uint h = r.hi[HI == 1 ? row : row * 2 + k / 16];
+	h = bits > at + 4 ? h >> bits - (at + 4) : h << (at + 4) - bits;
+	q |= h & (HI == 1 ? 1u : 3u) << (at + 4);
 #endif
 	return float(int(q));
 #endif
