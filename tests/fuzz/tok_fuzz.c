@@ -1,5 +1,5 @@
-// Tokenizer tables and texts from outside. Input: one mode byte, then metadata values (u8 key, u32 length,
-// bytes) for kb_tok_create, then a text that is half trusted.
+// Tokenizer tables and texts from outside. Input: a byte for kind and pre-tokenizer, then metadata values (u8 key, u32
+// length, bytes) for kb_tok_create, then a text that is half trusted.
 #include "text/detok.h"
 #include "text/tok.h"
 
@@ -13,8 +13,13 @@ static const uint8_t kinds[][2] = {{KB_META_STRING, 1}, {KB_META_I32, 1}, {KB_ME
 	{KB_META_U32, 0}, {KB_META_U32, 0}, {KB_META_BOOL, 0}, {KB_META_U32, 0}};
 static const uint8_t widths[] = {0, 4, 4, 0, 4, 4, 1, 4};
 
+static const char *const pres[] = {"smollm", "gpt-2", "falcon", "llama-bpe", "qwen2", "qwen35", "gpt-4o", "tekken",
+	"deepseek-llm", "deepseek-coder", "deepseek-v3", "bloom", "viking", "seed-coder", "klingon"};
+
 struct input {
 	bool is_bbpe;
+	uint8_t pre[8 + 16];
+	size_t pre_len;
 	const uint8_t *value[8];
 	size_t len[8];
 	uint64_t count[8];
@@ -42,7 +47,7 @@ static int find(void *ctx, const char *key, struct kb_meta_value *ret)
 		return 0;
 	}
 	if (strcmp(key, "tokenizer.ggml.pre") == 0) {
-		*ret = (struct kb_meta_value){KB_META_STRING, false, 1, (const uint8_t *)"\6\0\0\0\0\0\0\0smollm", 14};
+		*ret = (struct kb_meta_value){KB_META_STRING, false, 1, in->pre, 8 + in->pre_len};
 		return 0;
 	}
 	for (size_t i = 0; i < 8; i++)
@@ -78,6 +83,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!size)
 		return 0;
 	in.is_bbpe = data[0] & 1;
+	const char *pre = pres[(data[0] >> 1) % (sizeof pres / sizeof *pres)];
+	in.pre_len = strlen(pre);
+	in.pre[0] = (uint8_t)in.pre_len;
+	memcpy(in.pre + 8, pre, in.pre_len);
 	while (size - at >= 5 && data[at] < 8) {
 		uint32_t len;
 		unsigned k = data[at];
