@@ -141,8 +141,12 @@ build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
 
-.PHONY: unit-tests
-unit-tests: $(TESTS)
+# Tests that run whole real models against the oracles: as built for release, because what they exercise is the
+# driver's compiled shaders, which sanitizers do not see and only slow down and bloat.
+MODEL_TESTS := $(patsubst %,model/%_test,greedy kl kl_universal batch model_vk)
+.PHONY: unit-tests model-tests
+unit-tests: $(filter-out $(MODEL_TESTS:%=$(B)/test/%),$(TESTS))
+model-tests: $(MODEL_TESTS:%=$(B)/test/%)
 
 # Models as the tests and benchmarks use them: fetched, checked, imported.
 MODELS := build/models/smollm2-135m-instruct.kbm build/models/gemma-3-270m.kbm
@@ -166,8 +170,10 @@ test-inputs: release
 E2E := $(sort $(wildcard tests/e2e/*_test.sh tests/e2e/*_test.py))
 test: lint test-inputs ## everything that must hold, in under 40 minutes on two cores
 	$(Q)$(MAKE) --no-print-directory config=asan unit-tests
+	$(Q)$(MAKE) --no-print-directory config=release model-tests
 	$(Q)$(MAKE) --no-print-directory config=fuzz fuzz-replay
-	$(Q)tests/run.sh $(patsubst $(B)/%,build/asan/%,$(TESTS)) $(E2E)
+	$(Q)tests/run.sh $(filter-out $(MODEL_TESTS:%=build/asan/test/%),$(patsubst $(B)/%,build/asan/%,$(TESTS))) \
+		$(E2E) $(MODEL_TESTS:%=build/release/test/%)
 
 check-full: test ## test, then the long ones: the whole vocabulary against llama.cpp, clang-tidy
 	$(Q)$(MAKE) --no-print-directory tidy
