@@ -169,14 +169,14 @@ test-inputs: release
 # The tests: unit tests with sanitizers, then whole programs as built for release. Heavier: check-full.
 E2E := $(sort $(wildcard tests/e2e/*_test.sh tests/e2e/*_test.py))
 test: lint test-inputs ## everything that must hold, in under 40 minutes on two cores
+	$(Q)$(MAKE) --no-print-directory tidy
 	$(Q)$(MAKE) --no-print-directory config=asan unit-tests
 	$(Q)$(MAKE) --no-print-directory config=release model-tests
 	$(Q)$(MAKE) --no-print-directory config=fuzz fuzz-replay
 	$(Q)tests/run.sh $(filter-out $(MODEL_TESTS:%=build/asan/test/%),$(patsubst $(B)/%,build/asan/%,$(TESTS))) \
 		$(E2E) $(MODEL_TESTS:%=build/release/test/%)
 
-check-full: test ## test, then the long ones: the whole vocabulary against llama.cpp, clang-tidy
-	$(Q)$(MAKE) --no-print-directory tidy
+check-full: test ## test, then the long one: distributions over the whole vocabulary against llama.cpp
 	$(Q)tests/golden/full_kl.sh
 
 run: release ## the box on this machine: a model answers over TLS (ONCE=1 leaves after the answer)
@@ -203,7 +203,9 @@ endif
 
 SOURCES := $(foreach r,$(ROOMS),$(call room_src,$(r)))
 tidy: ## clang-tidy over the sources
-	$(Q)printf '%s\n' $(SOURCES) | xargs -P 2 -n 4 sh -c 'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -Iruntime -Itests -I. -Ibuild' sh
+	@echo "  TIDY"
+	$(Q)printf '%s\n' $(SOURCES) | xargs -P 2 -n 1 sh -c \
+		'clang-tidy --quiet "$$1" -- -std=c11 -D_GNU_SOURCE -Iruntime -Itests -I. -Ibuild 2>/dev/null || { echo "tidy: $$1"; exit 255; }' sh
 format: ## clang-format over sources and tests
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
 

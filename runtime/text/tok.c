@@ -193,7 +193,7 @@ static int index_specials(struct kb_tok *t)
 {
 	for (uint32_t i = 0; i < t->n; i++)
 		t->n_special += t->type[i] >= KB__UNKNOWN && t->type[i] <= KB__USER && t->raw[i].len > 0;
-	t->special = malloc((t->n_special + 1) * sizeof *t->special);
+	t->special = calloc(t->n_special + 1, sizeof *t->special);
 	if (!t->special)
 		return KB_ENOMEM;
 	for (uint32_t i = 0, k = 0; i < t->n; i++)

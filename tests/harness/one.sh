@@ -9,4 +9,4 @@ export LSAN_OPTIONS="suppressions=tests/harness/lsan.supp:print_suppressions=0"
 export UBSAN_OPTIONS="print_stacktrace=1"
 # The device of record. Drivers that find no hardware are unloaded with leaks that nothing can name any more.
 [ -n "${KB_DEVICE:-}" ] || export VK_LOADER_DRIVERS_SELECT="${VK_LOADER_DRIVERS_SELECT:-*lvp*}"
-timeout --kill-after=10 "${KB_TEST_TIMEOUT:-900}" "$@"
+timeout --kill-after=10 "${KB_TEST_TIMEOUT:-1500}" "$@"
