@@ -99,3 +99,16 @@ float erf_exact(float x)
 	float r = 1.0 - p * exp_exact(-a * a);
 	return x < 0.0 ? -r : r;
 }
+
+// kind: KB_ROWS_SILU and its neighbours, a constant.
+float activate(uint kind, float g)
+{
+	precise float r;
+	if (kind == KB_ROWS_SILU)
+		r = g / (1.0 + exp_exact(-g));
+	else if (kind == KB_ROWS_GELU_ERF)
+		r = 0.5 * g * (1.0 + erf_exact(g * 0.70710678118654752));
+	else
+		r = 0.5 * g * (1.0 + tanh_exact(0.79788456080286536 * g * (1.0 + 0.044715 * g * g)));
+	return r;
+}

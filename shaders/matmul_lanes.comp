@@ -9,11 +9,13 @@
 #include "push.h"
 #include "format_pair.glsl"
 #include "matmul_common.glsl"
+#include "math.glsl"
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_ballot : require
 layout(constant_id = 0) const uint NT = 1;    // rows of x at once
 layout(constant_id = 1) const uint SG = 8;    // lanes of a subgroup: 4, 8 or 16
 layout(constant_id = 2) const uint PAIRS = 1; // pairs of rows of a lane
+layout(constant_id = 3) const uint GLU = 0;   // not 0: matrices 0 and 1 are gate and up, y0 = act(gate) * up; 1 + KB_ROWS_*
 layout(local_size_x_id = 1) in;
 layout(push_constant) uniform Push {
 	kb_push_matmul p;
@@ -22,6 +24,7 @@ layout(push_constant) uniform Push {
 // Sizes are those of the largest variant (glslang cannot size globals by such constants); the rest goes unused.
 float acc[32];  // pair, row, token
 float s[32];    // the same, of a half block
+float gate[32]; // what acc was for the gate
 float x[64];    // token, piece, element: of piece j lane l holds columns 2 * (SG * j + l) and the next
 float xsum[16]; // token, half of the block
 Pair w[4];
@@ -122,19 +125,15 @@ void store(Part m, uint out_row, uint j, uint t0, uint count)
 	}
 }
 
-void main()
+// acc = this lane's rows of W x.
+void rows_of_product(Part m, uint first, uint t0, uint count)
 {
-	uint lane = gl_SubgroupInvocationID;
-	uint unit_rows = 2 * PAIRS * SG;
-	Part m = part_of(p, gl_WorkGroupID.x, unit_rows);
-	uint count = row_count(p), t0 = gl_WorkGroupID.y * NT, blocks = p.cols / 32;
+	uint lane = gl_SubgroupInvocationID, blocks = p.cols / 32;
 	uint64_t at[4], super_at[4], xat[8];
-	uint row[4];
 	vec2 scale = vec2(place_scale(2 * lane), place_scale(2 * lane + 1));
 	[[unroll]] for (uint j = 0; j < PAIRS; j++) {
-		row[j] = m.unit * unit_rows + j * 2 * SG + 2 * lane;
 		// Lanes past the last panel read the last one again.
-		uint panel = min(row[j], m.rows - 1) / KB_PANEL;
+		uint panel = min(first + j * 2 * SG, m.rows - 1) / KB_PANEL;
 		at[j] = super_at[j] = m.w + uint64_t(panel) * (4 * p.panel_words);
 	}
 	[[unroll]] for (uint t = 0; t < NT; t++) xat[t] = p.x + uint64_t(min(t0 + t, count - 1)) * (4 * p.cols) + lane * 8;
@@ -153,7 +152,7 @@ void main()
 			xat[t] += 128;
 		}
 		[[unroll]] for (uint j = 0; j < PAIRS; j++) {
-			w[j] = pair_read(at[j], super_at[j], row[j] % KB_PANEL);
+			w[j] = pair_read(at[j], super_at[j], (first + j * 2 * SG) % KB_PANEL);
 			at[j] += BLOCK_BYTES;
 		}
 		half_block(0);
@@ -161,5 +160,28 @@ void main()
 		offsets();
 		i++;
 	} while (i < blocks);
-	[[unroll]] for (uint j = 0; j < PAIRS * 2; j++) store(m, row[j / 2] + j % 2, j, t0, count);
+}
+
+void main()
+{
+	uint unit_rows = 2 * PAIRS * SG, count = row_count(p), t0 = gl_WorkGroupID.y * NT;
+	Part m = part_of(p, gl_WorkGroupID.x, unit_rows);
+	uint first = m.unit * unit_rows + 2 * gl_SubgroupInvocationID;
+	if (GLU != 0) {
+		uint pass = 0;
+		m.w = p.w0;
+		[[unroll]] for (uint i = 0; i < PAIRS * 2 * NT; i++) gate[i] = 0.0;
+		do { // one copy of the code for both matrices
+			rows_of_product(m, first, t0, count);
+			[[unroll]] for (uint i = 0; i < PAIRS * 2 * NT; i++) {
+				precise float glu = activate(GLU - 1, gate[i]) * acc[i];
+				gate[i] = acc[i];
+				acc[i] = glu;
+			}
+			m.w = p.w1;
+		} while (++pass < 2);
+	} else {
+		rows_of_product(m, first, t0, count);
+	}
+	[[unroll]] for (uint j = 0; j < PAIRS * 2; j++) store(m, first + j / 2 * 2 * SG + j % 2, j, t0, count);
 }

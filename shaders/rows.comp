@@ -8,15 +8,6 @@ layout(push_constant) uniform Push {
 	kb_push_rows p;
 };
 
-float activate(float g)
-{
-	if (KIND == KB_ROWS_SILU)
-		return g / (1.0 + exp_exact(-g));
-	if (KIND == KB_ROWS_GELU_ERF)
-		return 0.5 * g * (1.0 + erf_exact(g * 0.70710678118654752));
-	return 0.5 * g * (1.0 + tanh_exact(0.79788456080286536 * g * (1.0 + 0.044715 * g * g)));
-}
-
 void main()
 {
 	uint t = gl_WorkGroupID.y, base = t * p.width;
@@ -26,7 +17,7 @@ void main()
 		precise float a = p.a.v[from + i];
 		precise float r = a;
 		if (KIND <= KB_ROWS_GELU_ERF)
-			r = activate(a) * p.b.v[base + i];
+			r = activate(KIND, a) * p.b.v[base + i];
 		else if (KIND == KB_ROWS_ADD)
 			r = a + p.b.v[base + i];
 		else if (KIND == KB_ROWS_SOFTCAP)

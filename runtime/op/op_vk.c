@@ -264,7 +264,8 @@ bool kb_op_vk_profile(const struct kb_graph *g, uint32_t i, struct kb_op_vk_prof
 	const struct kb_vk_profile *p = kb_vk_graph_profile(g->graph, &n);
 	if (i >= n)
 		return false;
-	*ret = (struct kb_op_vk_profile){.name = p[i].name, .work = p[i].work, .ns = p[i].ns, .runs = p[i].runs};
+	*ret = (struct kb_op_vk_profile){
+		.name = p[i].name, .work = p[i].work, .ns = p[i].ns, .ns_min = p[i].ns_min, .runs = p[i].runs};
 	return true;
 }
 

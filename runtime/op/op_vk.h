@@ -36,6 +36,7 @@ struct kb_op_vk_profile {
 	const char *name; // of the node (the first, where several became one dispatch)
 	uint64_t work;    // multiply-adds of the last run, 0 where the op counts none
 	uint64_t ns;      // sum over runs
+	uint64_t ns_min;  // the fastest run
 	uint32_t runs;
 };
 // Entry i of the graph's profile; false past the end or without options.profile.

@@ -12,6 +12,7 @@ enum kb_kernel {
 	KB_KERNEL_MATMUL,
 	KB_KERNEL_ROPE,
 	KB_KERNEL_KV_WRITE,
+	KB_KERNEL_ROPE_KEEP, // both
 	KB_KERNEL_ATTENTION,
 	KB_KERNEL_ATTENTION_LANES, // head_dim a multiple of 4
 	KB_KERNEL_ROWS,
@@ -69,4 +70,14 @@ struct kb_plan {
 KB_MUST_CHECK int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err);
 // The last dispatch: head.canary -> result.
 KB_MUST_CHECK int kb__op_vk_plan_canary(struct kb_plan *p, kb_addr result, struct kb_err *err);
+#define KB_NODE_RANGES_MAX 4u
+// What a node reads and writes, at the largest step. Returns how many.
+uint32_t kb__op_vk_access(
+	const struct kb_graph_desc *d, const struct kb_node *n, struct kb_vk_range ret[KB_NODE_RANGES_MAX]);
+// How many matmuls from node i (a matmul) on read the same x and can be one dispatch; at most `most`.
+uint32_t kb__op_vk_same_x(const struct kb_graph_desc *d, uint32_t i, uint32_t most);
+// Whether nodes i to i + 2 are gate, up and glu, and nobody else needs what the first two write.
+bool kb__op_vk_glu_fits(const struct kb_graph_desc *d, uint32_t i);
+// Whether node i (rope) and the next (kv_write) can be one dispatch.
+bool kb__op_vk_rope_keeps(const struct kb_graph_desc *d, uint32_t i);
 void kb__op_vk_plan_finish(struct kb_plan *p);

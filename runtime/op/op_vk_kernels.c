@@ -21,6 +21,7 @@ static const struct kb_kernel_row rows[] = {
 	BY_FORMAT(KB_KERNEL_MATMUL, false, matmul),
 	{KB_KERNEL_NORM, false, KB_ANY_FORMAT, SPV(norm)},
 	{KB_KERNEL_ROPE, false, KB_ANY_FORMAT, SPV(rope)},
+	{KB_KERNEL_ROPE_KEEP, true, KB_ANY_FORMAT, SPV(rope_keep)},
 	{KB_KERNEL_KV_WRITE, false, KB_ANY_FORMAT, SPV(kv_write)},
 	{KB_KERNEL_ATTENTION, false, KB_ANY_FORMAT, SPV(attention)},
 	{KB_KERNEL_ATTENTION_LANES, true, KB_ANY_FORMAT, SPV(attention_lanes)},

@@ -30,9 +30,21 @@ static uint32_t rows_max(const struct kb_plan *p, enum kb_count count)
 	return count == KB_COUNT_OUT ? p->desc->max_out : p->desc->max_tokens;
 }
 
-// Adds a dispatch of one row-group along y for each y_per_group rows. NULL: out of memory.
-static struct kb_vk_dispatch *add(struct kb_plan *p, const char *name, const struct kb_pipeline *pipeline, uint32_t x,
-	uint32_t y_per_group, enum kb_count count, const void *push, size_t push_size)
+static void touch(struct kb_vk_dispatch *d, struct kb_vk_range r)
+{
+	for (uint32_t i = 0; i < d->n_ranges; i++)
+		if (d->ranges[i].address == r.address && d->ranges[i].size == r.size) {
+			d->ranges[i].write |= r.write;
+			return;
+		}
+	d->ranges[d->n_ranges++] = r;
+}
+
+// Adds a dispatch that does the work of n nodes, with a row of groups along y for each y_per_group rows.
+// NULL: out of memory.
+static struct kb_vk_dispatch *add(struct kb_plan *p, const struct kb_node *nodes, uint32_t n,
+	const struct kb_pipeline *pipeline, uint32_t x, uint32_t y_per_group, enum kb_count count, const void *push,
+	size_t push_size)
 {
 	if (p->n == p->cap) {
 		uint32_t cap = p->cap ? 2 * p->cap : 64;
@@ -44,7 +56,7 @@ static struct kb_vk_dispatch *add(struct kb_plan *p, const char *name, const str
 	}
 	struct kb_vk_dispatch *d = &p->list[p->n++];
 	*d = (struct kb_vk_dispatch){
-		.name = name,
+		.name = n ? nodes->name : "canary",
 		.pipeline = pipeline->pipeline,
 		.push_size = (uint32_t)push_size,
 		.x = x,
@@ -52,13 +64,12 @@ static struct kb_vk_dispatch *add(struct kb_plan *p, const char *name, const str
 		.counter = count,
 	};
 	memcpy(d->push, push, push_size);
+	for (uint32_t i = 0; i < n; i++) {
+		struct kb_vk_range r[KB_NODE_RANGES_MAX];
+		for (uint32_t k = kb__op_vk_access(p->desc, &nodes[i], r); k-- > 0;)
+			touch(d, r[k]);
+	}
 	return d;
-}
-
-static void touch(struct kb_vk_dispatch *d, kb_addr address, uint64_t size, bool write)
-{
-	if (address)
-		d->ranges[d->n_ranges++] = (struct kb_vk_range){.address = address, .size = size, .write = write};
 }
 
 static int no_memory(struct kb_err *err)
@@ -70,7 +81,7 @@ static int check_matrix(const struct kb_matrix *w, const char *name, struct kb_e
 {
 	uint64_t bytes = kb_format_bytes(w->format, w->rows, w->cols);
 	// Shaders index panels by 32-bit words.
-	if (!bytes || !w->addr || w->addr % 4 || bytes / 4 > INT32_MAX)
+	if (!bytes || !w->addr || w->addr % 8 || bytes / 4 > INT32_MAX)
 		return kb_fail(err, KB_EARG, "op_vk: %s: a matrix of %u x %u at %#llx cannot be used", name, w->rows, w->cols,
 			(unsigned long long)w->addr);
 	return KB_OK;
@@ -99,19 +110,14 @@ static int plan_embed(struct kb_plan *p, const struct kb_node *node, struct kb_e
 		.panel_words = panel_words(&n->table),
 		.scale = n->scale,
 	};
-	struct kb_vk_dispatch *d =
-		add(p, node->name, pipeline, up(push.blocks, 64), 1, KB_COUNT_TOKENS, &push, sizeof push);
-	if (!d)
-		return no_memory(err);
-	touch(d, n->out, 4ull * n->table.cols * p->desc->max_tokens, true);
-	return KB_OK;
+	return add(p, node, 1, pipeline, up(push.blocks, 64), 1, KB_COUNT_TOKENS, &push, sizeof push) ? KB_OK
+																								  : no_memory(err);
 }
 
 static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_norm *n = &node->norm;
 	const struct kb_pipeline *pipeline;
-	uint64_t bytes = 4ull * n->width * n->groups * rows_max(p, n->count);
 	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_NORM, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
@@ -125,14 +131,11 @@ static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_er
 		.flags = (n->add ? KB_NORM_ADD : 0) | (n->weight ? KB_NORM_WEIGHT : 0),
 		.eps = n->eps,
 	};
-	struct kb_vk_dispatch *d = add(p, node->name, pipeline, n->groups, 1, n->count, &push, sizeof push);
-	if (!d)
-		return no_memory(err);
-	touch(d, n->x, bytes, n->add != 0);
-	touch(d, n->add, bytes, false);
-	touch(d, n->out, bytes, true);
-	return KB_OK;
+	return add(p, node, 1, pipeline, n->groups, 1, n->count, &push, sizeof push) ? KB_OK : no_memory(err);
 }
+
+static const uint32_t acts[] = {
+	[KB_ACT_SILU] = KB_ROWS_SILU, [KB_ACT_GELU_TANH] = KB_ROWS_GELU_TANH, [KB_ACT_GELU_ERF] = KB_ROWS_GELU_ERF};
 
 // How a group of the matmul kernel is shaped: weights are read once for `tokens` rows of x, and x once for
 // `unit_rows` rows of the matrix.
@@ -151,46 +154,64 @@ static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_
 	return (struct matmul_shape){nt, 2, 4 * b->caps.subgroup};
 }
 
-static int plan_matmul(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
+// n matmuls of one x, or (with a glu) gate, up and glu.
+static int plan_matmul(
+	struct kb_plan *p, const struct kb_node *nodes, uint32_t n, const struct kb_node *glu, struct kb_err *err)
 {
-	const struct kb_node_matmul *n = &node->matmul;
+	const struct kb_node_matmul *m = &nodes->matmul;
 	const struct kb_pipeline *pipeline;
-	uint32_t most = rows_max(p, n->count), sg = p->b->caps.subgroup;
-	struct matmul_shape s = matmul_shape(p->b, most);
-	int rc = check_matrix(&n->w, node->name, err);
+	struct matmul_shape s = matmul_shape(p->b, rows_max(p, m->count));
+	const uint32_t spec[] = {s.tokens, p->b->caps.subgroup, s.pairs, glu ? 1 + acts[glu->glu.act] : 0};
+	int rc = KB_OK;
+	for (uint32_t i = 0; i < n && rc == KB_OK; i++)
+		rc = check_matrix(&nodes[i].matmul.w, nodes[i].name, err);
 	if (rc == KB_OK)
-		rc = kb__op_vk_pipeline(
-			p->b, KB_KERNEL_MATMUL, n->w.format, 3, (uint32_t[]){s.tokens, sg, s.pairs}, err, &pipeline);
+		rc = kb__op_vk_pipeline(p->b, KB_KERNEL_MATMUL, m->w.format, 4, spec, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_matmul push = {
-		.w0 = n->w.addr,
-		.y0 = n->y,
-		.bias0 = n->bias,
-		.x = n->x,
+		.x = m->x,
 		.head = p->desc->step.head,
-		.rows0 = n->w.rows,
-		.cols = n->w.cols,
-		.panel_words = panel_words(&n->w),
-		.flags = (n->bias ? KB_MM_BIAS : 0) | (n->count == KB_COUNT_OUT ? KB_MM_COUNT_OUT : 0),
+		.cols = m->w.cols,
+		.panel_words = panel_words(&m->w),
+		.flags = m->count == KB_COUNT_OUT ? KB_MM_COUNT_OUT : 0,
 	};
+	uint64_t *const w[] = {&push.w0, &push.w1, &push.w2}, *const y[] = {&push.y0, &push.y1, &push.y2},
+					*const bias[] = {&push.bias0, &push.bias1, &push.bias2};
+	uint32_t *const rows[] = {&push.rows0, &push.rows1, &push.rows2}, groups = 0;
+	uint64_t work = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		*w[i] = nodes[i].matmul.w.addr;
+		*y[i] = nodes[i].matmul.y;
+		*bias[i] = nodes[i].matmul.bias;
+		*rows[i] = nodes[i].matmul.w.rows;
+		push.flags |= nodes[i].matmul.bias ? KB_MM_BIAS << i : 0;
+		groups += up(*rows[i], s.unit_rows);
+		work += (uint64_t)*rows[i] * m->w.cols;
+	}
+	if (glu) {
+		push.y0 = glu->glu.out;
+		groups /= 2;
+	}
 	struct kb_vk_dispatch *d =
-		add(p, node->name, pipeline, up(n->w.rows, s.unit_rows), s.tokens, n->count, &push, sizeof push);
+		add(p, nodes, n + (glu ? 1 : 0), pipeline, groups, s.tokens, m->count, &push, sizeof push);
 	if (!d)
 		return no_memory(err);
-	d->work = (uint64_t)n->w.rows * n->w.cols;
-	touch(d, n->x, 4ull * n->w.cols * most, false);
-	touch(d, n->y, 4ull * n->w.rows * most, true);
+	d->work = work;
 	return KB_OK;
 }
 
-static int plan_rope(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
+// keep: the kv_write that is done with it, or NULL.
+static int plan_rope(
+	struct kb_plan *p, const struct kb_node *node, const struct kb_node_kv_write *keep, struct kb_err *err)
 {
 	const struct kb_node_rope *n = &node->rope;
 	const struct kb_pipeline *pipeline;
 	if (n->rot % 2 || n->rot > n->head_dim || !n->rot)
 		return kb_fail(err, KB_EARG, "op_vk: %s: %u of %u dimensions to rotate", node->name, n->rot, n->head_dim);
-	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_ROPE, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
+	const uint32_t halves = n->kind == KB_ROPE_HALVES;
+	int rc = kb__op_vk_pipeline(
+		p->b, keep ? KB_KERNEL_ROPE_KEEP : KB_KERNEL_ROPE, KB_ANY_FORMAT, keep ? 1 : 0, &halves, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_rope push = {
@@ -202,22 +223,25 @@ static int plan_rope(struct kb_plan *p, const struct kb_node *node, struct kb_er
 		.kv_heads = n->k ? n->kv_heads : 0,
 		.head_dim = n->head_dim,
 		.rot = n->rot,
-		.flags = n->kind == KB_ROPE_HALVES ? KB_ROPE_HALVES_FLAG : 0,
+		.flags = halves ? KB_ROPE_HALVES_FLAG : 0,
 		.mscale = n->mscale,
 	};
-	struct kb_vk_dispatch *d = add(p, node->name, pipeline, up(n->rot / 2, 64), 1, KB_COUNT_TOKENS, &push, sizeof push);
-	if (!d)
-		return no_memory(err);
-	touch(d, n->q, 4ull * n->heads * n->head_dim * p->desc->max_tokens, true);
-	touch(d, n->k, 4ull * n->kv_heads * n->head_dim * p->desc->max_tokens, true);
-	return KB_OK;
+	uint32_t groups = up(n->rot / 2, 64);
+	if (keep) {
+		push.v = keep->v;
+		push.slot = p->desc->step.slot;
+		push.k_cache = keep->k_cache;
+		push.v_cache = keep->v_cache;
+		groups = up(n->rot / 4, 16);
+	}
+	return add(p, node, keep ? 2 : 1, pipeline, groups, 1, KB_COUNT_TOKENS, &push, sizeof push) ? KB_OK
+																								: no_memory(err);
 }
 
 static int plan_kv_write(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_kv_write *n = &node->kv_write;
 	const struct kb_pipeline *pipeline;
-	uint64_t bytes = 4ull * n->kv_heads * n->head_dim * p->desc->max_tokens;
 	if (n->head_dim % 2)
 		return kb_fail(err, KB_EUNSUPPORTED, "op_vk: %s: head_dim %u is odd", node->name, n->head_dim);
 	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_KV_WRITE, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
@@ -231,16 +255,8 @@ static int plan_kv_write(struct kb_plan *p, const struct kb_node *node, struct k
 		.v_cache = n->v_cache,
 		.width = n->kv_heads * n->head_dim,
 	};
-	struct kb_vk_dispatch *d =
-		add(p, node->name, pipeline, up(push.width / 2, 64), 1, KB_COUNT_TOKENS, &push, sizeof push);
-	if (!d)
-		return no_memory(err);
-	touch(d, n->k, bytes, false);
-	touch(d, n->v, bytes, false);
-	// The node does not know how large a cache is; its first byte stands for it.
-	touch(d, n->k_cache, 1, true);
-	touch(d, n->v_cache, 1, true);
-	return KB_OK;
+	return add(p, node, 1, pipeline, up(push.width / 2, 64), 1, KB_COUNT_TOKENS, &push, sizeof push) ? KB_OK
+																									 : no_memory(err);
 }
 
 static uint32_t shared_heads(const struct kb_node_attention *n, uint32_t sg)
@@ -257,7 +273,6 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 {
 	const struct kb_node_attention *n = &node->attention;
 	const struct kb_pipeline *pipeline;
-	uint64_t bytes = 4ull * n->heads * n->head_dim * p->desc->max_tokens;
 	if (n->head_dim % 2 || n->head_dim > 256 || !n->head_dim)
 		return kb_fail(
 			err, KB_EUNSUPPORTED, "op_vk: %s: head_dim %u; even and at most 256 is supported", node->name, n->head_dim);
@@ -288,38 +303,24 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 		.scale = n->scale,
 		.softcap = n->softcap,
 	};
-	struct kb_vk_dispatch *d =
-		add(p, node->name, pipeline, n->heads / together, 1, KB_COUNT_TOKENS, &push, sizeof push);
-	if (!d)
-		return no_memory(err);
-	touch(d, n->q, bytes, false);
-	touch(d, n->out, bytes, true);
-	touch(d, n->k_cache, 1, false);
-	touch(d, n->v_cache, 1, false);
-	return KB_OK;
+	return add(p, node, 1, pipeline, n->heads / together, 1, KB_COUNT_TOKENS, &push, sizeof push) ? KB_OK
+																								  : no_memory(err);
 }
 
 static int plan_rows(struct kb_plan *p, const struct kb_node *node, uint32_t kind, const struct kb_push_rows *push,
 	enum kb_count count, struct kb_err *err)
 {
 	const struct kb_pipeline *pipeline;
-	uint64_t bytes = 4ull * push->width * rows_max(p, count);
 	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_ROWS, KB_ANY_FORMAT, 1, &kind, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
-	struct kb_vk_dispatch *d = add(p, node->name, pipeline, up(push->width, KB_CHUNK), 1, count, push, sizeof *push);
-	if (!d)
-		return no_memory(err);
-	touch(d, push->a, kind == KB_ROWS_GATHER ? 4ull * push->width * p->desc->max_tokens : bytes, false);
-	touch(d, push->b, bytes, false);
-	touch(d, push->outp, bytes, true);
-	return KB_OK;
+	return add(p, node, 1, pipeline, up(push->width, KB_CHUNK), 1, count, push, sizeof *push) ? KB_OK : no_memory(err);
 }
 
-static int plan_node(struct kb_plan *p, const struct kb_node *n, struct kb_err *err)
+// Plans node i, and those after it that become one dispatch with it. ret_n: how many that were.
+static int plan_node(struct kb_plan *p, uint32_t i, uint32_t *ret_n, struct kb_err *err)
 {
-	static const uint32_t acts[] = {
-		[KB_ACT_SILU] = KB_ROWS_SILU, [KB_ACT_GELU_TANH] = KB_ROWS_GELU_TANH, [KB_ACT_GELU_ERF] = KB_ROWS_GELU_ERF};
+	const struct kb_node *n = &p->desc->nodes[i];
 	struct kb_push_rows rows = {0};
 	switch (n->op) {
 	case KB_OP_EMBED:
@@ -327,9 +328,18 @@ static int plan_node(struct kb_plan *p, const struct kb_node *n, struct kb_err *
 	case KB_OP_NORM:
 		return plan_norm(p, n, err);
 	case KB_OP_MATMUL:
-		return plan_matmul(p, n, err);
+		if (p->b->tuned && kb__op_vk_glu_fits(p->desc, i)) {
+			*ret_n = 3;
+			return plan_matmul(p, n, 2, &n[2], err);
+		}
+		*ret_n = kb__op_vk_same_x(p->desc, i, KB_FUSED_MAX);
+		return plan_matmul(p, n, *ret_n, NULL, err);
 	case KB_OP_ROPE:
-		return plan_rope(p, n, err);
+		if (p->b->tuned && kb__op_vk_rope_keeps(p->desc, i)) {
+			*ret_n = 2;
+			return plan_rope(p, n, &n[1].kv_write, err);
+		}
+		return plan_rope(p, n, NULL, err);
 	case KB_OP_KV_WRITE:
 		return plan_kv_write(p, n, err);
 	case KB_OP_ATTENTION:
@@ -358,8 +368,10 @@ static int plan_node(struct kb_plan *p, const struct kb_node *n, struct kb_err *
 int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err)
 {
 	int rc = KB_OK;
-	for (uint32_t i = 0; i < p->desc->n_nodes && rc == KB_OK; i++)
-		rc = plan_node(p, &p->desc->nodes[i], err);
+	for (uint32_t i = 0, n; i < p->desc->n_nodes && rc == KB_OK; i += n) {
+		n = 1;
+		rc = plan_node(p, i, &n, err);
+	}
 	return rc;
 }
 
@@ -371,14 +383,16 @@ int kb__op_vk_plan_canary(struct kb_plan *p, kb_addr result, struct kb_err *err)
 	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_CANARY, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
-	struct kb_vk_dispatch *d = add(p, "canary", pipeline, 1, 0, KB_COUNT_TOKENS, &push, sizeof push);
+	struct kb_vk_dispatch *d = add(p, NULL, 0, pipeline, 1, 0, KB_COUNT_TOKENS, &push, sizeof push);
 	if (!d)
 		return no_memory(err);
 	// It must run after everything: it conflicts with every write of the dispatch before it.
-	for (uint32_t i = 0; p->n > 1 && i < p->list[p->n - 2].n_ranges; i++)
-		if (p->list[p->n - 2].ranges[i].write)
-			touch(d, p->list[p->n - 2].ranges[i].address, 1, false);
-	touch(d, result, 4, true);
+	for (uint32_t i = 0; p->n > 1 && i < p->list[p->n - 2].n_ranges; i++) {
+		struct kb_vk_range r = p->list[p->n - 2].ranges[i];
+		if (r.write)
+			touch(d, (struct kb_vk_range){.address = r.address, .size = r.size});
+	}
+	touch(d, (struct kb_vk_range){.address = result, .size = 4, .write = true});
 	return KB_OK;
 }
 

@@ -212,7 +212,9 @@ static int read_profile(struct kb_vk_graph *g, const uint32_t counters[KB_VK_COU
 		struct kb_vk_profile *p = &g->profile[i];
 		p->name = g->list[i].name;
 		p->work = work_of(&g->list[i], counters);
-		p->ns += (uint64_t)((double)(g->ticks[2 * i + 1] - g->ticks[2 * i]) * (double)g->vk->timestamp_ns);
+		uint64_t ns = (uint64_t)((double)(g->ticks[2 * i + 1] - g->ticks[2 * i]) * (double)g->vk->timestamp_ns);
+		p->ns += ns;
+		p->ns_min = !p->runs || ns < p->ns_min ? ns : p->ns_min;
 		p->runs++;
 	}
 	return KB_OK;

@@ -28,8 +28,9 @@ struct kb_vk_dispatch {
 // Filled by profiled runs, one a dispatch.
 struct kb_vk_profile {
 	const char *name;
-	uint64_t work; // of the last run
-	uint64_t ns;   // sum over runs
+	uint64_t work;   // of the last run
+	uint64_t ns;     // sum over runs
+	uint64_t ns_min; // the fastest run
 	uint32_t runs;
 };
 

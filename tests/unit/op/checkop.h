@@ -48,6 +48,7 @@ struct checkop {
 void run_case(struct checkop *o, struct op_case *c, struct score *s);
 void report(struct checkop *o, const char *what, const struct score *s);
 void check_all(struct checkop *o);
+void check_layer(struct checkop *o);
 int bench(struct kb_backend *vk);
 
 uint64_t rng_next(void);

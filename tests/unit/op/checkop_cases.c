@@ -448,4 +448,5 @@ void check_all(struct checkop *o)
 	check_attention(o);
 	check_glu(o);
 	check_rows(o);
+	check_layer(o);
 }
