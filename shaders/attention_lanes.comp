@@ -62,13 +62,21 @@ void scores(uint64_t page, uint row_bytes, uint low, uint high)
 	}
 }
 
+// subgroupMax, unrolled: as a group operation it is a loop with branches here.
+float most_of(float v)
+{
+	float r = subgroupBroadcast(v, 0);
+	[[unroll]] for (uint l = 1; l < SG; l++) r = max(r, subgroupBroadcast(v, l));
+	return r;
+}
+
 // Scores -> weights, with sums so far brought to the new maximum.
 void weigh()
 {
 	[[unroll]] for (uint h = 0; h < HEADS; h++) {
 		float most = s[h * STEPS];
 		[[unroll]] for (uint j = 1; j < STEPS; j++) most = max(most, s[h * STEPS + j]);
-		most = max(top[h], subgroupMax(most));
+		most = max(top[h], most_of(most));
 		precise float keep = exp_exact(top[h] - most);
 		precise float sum = total[h] * keep;
 		top[h] = most;

@@ -9,6 +9,7 @@
 enum kb_kernel {
 	KB_KERNEL_EMBED,
 	KB_KERNEL_NORM,
+	KB_KERNEL_NORM_LANES, // width a multiple of two subgroups
 	KB_KERNEL_MATMUL,
 	KB_KERNEL_ROPE,
 	KB_KERNEL_KV_WRITE,

@@ -19,6 +19,7 @@ static const struct kb_kernel_row rows[] = {
 	BY_FORMAT(KB_KERNEL_EMBED, false, embed),
 	BY_FORMAT(KB_KERNEL_MATMUL, true, matmul_lanes),
 	BY_FORMAT(KB_KERNEL_MATMUL, false, matmul),
+	{KB_KERNEL_NORM_LANES, true, KB_ANY_FORMAT, SPV(norm_lanes)},
 	{KB_KERNEL_NORM, false, KB_ANY_FORMAT, SPV(norm)},
 	{KB_KERNEL_ROPE, false, KB_ANY_FORMAT, SPV(rope)},
 	{KB_KERNEL_ROPE_KEEP, true, KB_ANY_FORMAT, SPV(rope_keep)},

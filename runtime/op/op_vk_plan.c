@@ -118,7 +118,9 @@ static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_er
 {
 	const struct kb_node_norm *n = &node->norm;
 	const struct kb_pipeline *pipeline;
-	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_NORM, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
+	bool lanes = p->b->tuned && n->weight && n->width % (2 * p->b->caps.subgroup) == 0;
+	int rc = kb__op_vk_pipeline(p->b, lanes ? KB_KERNEL_NORM_LANES : KB_KERNEL_NORM, KB_ANY_FORMAT, lanes ? 2 : 0,
+		(uint32_t[]){p->b->caps.subgroup, n->add != 0}, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_norm push = {

@@ -77,6 +77,16 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
 	return VK_FALSE;
 }
 
+// lavapipe compiles for 256-bit vectors unless told otherwise. Our kernels are written for any width, and with the
+// registers of AVX-512 they measure 1.1 to 1.25 times as fast. No other driver looks at this.
+static void widen_lavapipe(void)
+{
+#if defined __x86_64__
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
+		setenv("LP_NATIVE_VECTOR_WIDTH", "512", 0);
+#endif
+}
+
 // vk NULL: without layers, for listing.
 static int create_instance(struct kb_vk *vk, bool validate, struct kb_err *err, VkInstance *ret)
 {
@@ -104,6 +114,7 @@ static int create_instance(struct kb_vk *vk, bool validate, struct kb_err *err, 
 	};
 	VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
 	VkInstance instance = NULL;
+	widen_lavapipe();
 	if (validate) {
 		if (!has_layer(LAYER))
 			return kb_fail(err, KB_EUNSUPPORTED,

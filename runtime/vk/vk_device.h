@@ -42,6 +42,8 @@ struct kb_vk {
 	PFN_vkGetMemoryHostPointerPropertiesEXT host_pointer_properties; // NULL: no import
 };
 
+// Sets LP_NATIVE_VECTOR_WIDTH where it is unset and helps lavapipe (so does kb_vk_enumerate): call it before other
+// threads read the environment.
 KB_MUST_CHECK int kb_vk_create(const struct kb_vk_options *o, struct kb_err *err, struct kb_vk **ret);
 void kb_vk_destroy(struct kb_vk *vk);
 

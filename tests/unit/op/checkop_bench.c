@@ -145,7 +145,7 @@ int bench(struct kb_backend *vk)
 {
 	static const enum kb_format formats[] = {KB_FMT_Q4_1, KB_FMT_Q8_0, KB_FMT_Q4_K, KB_FMT_Q6_K, KB_FMT_Q4_0,
 		KB_FMT_Q5_0, KB_FMT_Q5_1, KB_FMT_Q5_K, KB_FMT_F16, KB_FMT_BF16, KB_FMT_F32};
-	static const uint32_t tokens[] = {1, 4, 8, 128};
+	static const uint32_t tokens[] = {1, 2, 4, 8, 128};
 	const char *only = getenv("KB_CHECKOP_OP");
 	const char *format = getenv("KB_CHECKOP_FORMAT");
 	printf("# %s, %s kernels\n", vk->device, kb_op_vk_caps(vk)->path);
