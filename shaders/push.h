@@ -49,7 +49,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats
 #define KB_ROPE_KEEP_FLAG 2   // also write k and v to the cache
 #define KB_CHUNK 1024         // floats of a row that one group of an element-wise op serves
 
-// attention_lanes: sums that a lane may keep, over all heads it serves; heads of one group.
+// Attention: sums that a lane may keep over all heads that it serves; heads of one group.
 #define KB_ATTENTION_LANE_FLOATS 32
 #define KB_ATTENTION_HEADS_MAX 8
 

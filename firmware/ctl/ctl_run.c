@@ -79,6 +79,7 @@ static int answer_it(struct kb_http_client *c, const struct kb_ctl_args *args, s
 	int status = kb_ctl_ask(c, ask, wait->is_set ? wait->count : 60, &a);
 	if (!out.ends_line)
 		putchar('\n');
+	fflush(stdout); // before the figures on standard error; a failure shows in the last flush
 	if (status == KB_CTL_OK && is_json)
 		status = print_json(&a);
 	if (status == KB_CTL_OK && args->option[KB_RUN_STATS].is_set)

@@ -147,13 +147,10 @@ struct matmul_shape {
 
 static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_of_x)
 {
-	if (!b->tuned) {
-		uint32_t nt = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : rows_of_x <= 4 ? 4 : 8;
-		return (struct matmul_shape){nt, 1, KB_PANEL_ROWS};
-	}
 	// Measured on lavapipe: two pairs of rows by four tokens keep all sums in registers.
-	uint32_t nt = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : 4;
-	return (struct matmul_shape){nt, 2, 4 * b->caps.subgroup};
+	const uint32_t pairs = 2;
+	uint32_t tokens = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : 4;
+	return (struct matmul_shape){tokens, pairs, b->tuned ? 2 * pairs * b->caps.subgroup : 64};
 }
 
 // n matmuls of one x, or (with a glu) gate, up and glu.
@@ -261,11 +258,12 @@ static int plan_kv_write(struct kb_plan *p, const struct kb_node *node, struct k
 																									 : no_memory(err);
 }
 
-static uint32_t shared_heads(const struct kb_node_attention *n, uint32_t sg)
+// Query heads of one group: as many as share a kv head and whose sums, `floats` a lane and head, fit.
+static uint32_t shared_heads(const struct kb_node_attention *n, uint32_t floats)
 {
-	uint32_t group = n->heads / n->kv_heads, most = KB_ATTENTION_LANE_FLOATS * sg / n->head_dim;
-	uint32_t together = group < most ? group : most;
-	together = together > KB_ATTENTION_HEADS_MAX ? KB_ATTENTION_HEADS_MAX : together;
+	uint32_t group = n->heads / n->kv_heads, together = KB_ATTENTION_LANE_FLOATS / floats;
+	together = together < KB_ATTENTION_HEADS_MAX ? together : KB_ATTENTION_HEADS_MAX;
+	together = together < group ? together : group;
 	while (together > 1 && group % together)
 		together--;
 	return together ? together : 1;
@@ -280,12 +278,13 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 			err, KB_EUNSUPPORTED, "op_vk: %s: head_dim %u; even and at most 256 is supported", node->name, n->head_dim);
 	if (!n->kv_heads || n->heads % n->kv_heads)
 		return kb_fail(err, KB_EARG, "op_vk: %s: %u heads over %u", node->name, n->heads, n->kv_heads);
-	// The lane kernel keeps queries and sums of its heads in registers: as many heads as fit and share a kv head.
 	bool lanes = p->b->tuned && n->head_dim % 4 == 0;
-	uint32_t sg = p->b->caps.subgroup, together = lanes ? shared_heads(n, sg) : 1;
+	uint32_t sg = p->b->caps.subgroup, slice = up(n->head_dim, 16);
+	uint32_t together = shared_heads(n, lanes ? up(n->head_dim, sg) : 2 * slice);
 	int rc = lanes ? kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION_LANES, KB_ANY_FORMAT, 4,
 						 (uint32_t[]){together, sg, n->head_dim, n->softcap > 0}, err, &pipeline)
-				   : kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION, KB_ANY_FORMAT, 0, NULL, err, &pipeline);
+				   : kb__op_vk_pipeline(
+						 p->b, KB_KERNEL_ATTENTION, KB_ANY_FORMAT, 2, (uint32_t[]){together, slice}, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	const struct kb_step_arrays *s = &p->desc->step;

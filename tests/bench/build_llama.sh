@@ -41,7 +41,7 @@ fetch_source() {
 	if ! checked "$sdist"; then
 		mkdir -p build/downloads
 		say "fetching llama-cpp-python $version (about 70 MB)"
-		python3 -m pip download --quiet --no-deps --no-binary :all: --dest build/downloads "llama-cpp-python==$version"
+		python3 -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest build/downloads "llama-cpp-python==$version"
 		checked "$sdist" || { say "$sdist: SHA-256 is not the pinned one; delete it and try again"; exit 1; }
 	fi
 	[ "$(cat $dir/src/.sha256 2>/dev/null)" = $sha256 ] && return 0

@@ -14,7 +14,7 @@ if ! printf '%s  %s\n' $sha256 "$sdist" | sha256sum -c --status 2>/dev/null; the
 	echo "fetch: downloading llama-cpp-python 0.3.36 (source, for its test vectors)" >&2
 	[ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
 	mkdir -p build/downloads
-	"$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+	"$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python \
 		--dest build/downloads llama-cpp-python==0.3.36
 	printf '%s  %s\n' $sha256 "$sdist" | sha256sum -c --status ||
 		{ echo "fetch: $sdist: SHA-256 is not the pinned one; delete it and try again" >&2; exit 1; }
