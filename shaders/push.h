@@ -97,6 +97,11 @@ struct kb_push_rows {
 	KB_U32 width, kind;
 	KB_F32 cap;
 };
+struct kb_push_fma {
+	KB_FLOATS outp;
+	KB_U32 rounds;
+	KB_F32 factor;
+};
 struct kb_push_canary {
 	KB_WORDS head, result;
 };

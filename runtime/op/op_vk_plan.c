@@ -14,6 +14,7 @@ FITS(kb_push_kv_write, 48);
 FITS(kb_push_attention, 88);
 FITS(kb_push_rows, 48);
 FITS(kb_push_canary, 16);
+FITS(kb_push_fma, 16);
 _Static_assert(offsetof(struct kb_step_head, n_tokens) == 4 * KB_HEAD_TOKENS, "step head");
 _Static_assert(offsetof(struct kb_step_head, n_out) == 4 * KB_HEAD_OUT, "step head");
 _Static_assert(offsetof(struct kb_step_head, pages_per_seq) == 4 * KB_HEAD_PAGES, "step head");

@@ -1,6 +1,11 @@
 // Speeds of each kernel beside what the device can do.
 #include "base/clock.h"
+#include "op/spv.h"
+#include "shaders/push.h"
 #include "unit/op/checkop.h"
+#include "vk/vk_graph.h"
+#include "vk/vk_memory.h"
+#include "vk/vk_pipeline.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +146,77 @@ static void bench_small(struct kb_backend *b, uint32_t tokens)
 	give_back(&m);
 }
 
+// The ceilings: multiply-adds without loads, and the driver's own copy.
+static double fma_rate(struct kb_vk *vk, const struct kb_vk_buffer *out)
+{
+	enum { GROUPS = 256, ROUNDS = 20000 };
+	struct kb_err err;
+	VkPipeline pipeline = NULL;
+	struct kb_vk_graph *g = NULL;
+	double best = 0;
+	const uint32_t one[KB_VK_COUNTERS] = {1, 1};
+	struct kb_push_fma push = {.outp = out->address, .rounds = ROUNDS, .factor = 0.5f};
+	struct kb_vk_pipeline_desc p = {.name = "fma", .spirv = kb_spv_bench_fma, .spirv_bytes = kb_spv_bench_fma_size};
+	struct kb_vk_dispatch d = {.name = "fma", .push_size = sizeof push, .x = GROUPS};
+	memcpy(d.push, &push, sizeof push);
+	if (kb_vk_pipeline_create(vk, &p, &err, &pipeline) == KB_OK) {
+		d.pipeline = pipeline;
+		if (kb_vk_graph_create(vk, &d, 1, one, 0, false, &err, &g) == KB_OK)
+			for (int i = 0; i < 5; i++) {
+				uint64_t begin = kb_clock_ns();
+				if (kb_vk_graph_run(g, one, &err) != KB_OK)
+					break;
+				double rate = 16.0 * 16 * GROUPS * ROUNDS / (double)(kb_clock_ns() - begin);
+				best = rate > best ? rate : best;
+			}
+	}
+	kb_vk_graph_destroy(g);
+	vkDestroyPipeline(vk->device, pipeline, NULL);
+	return best;
+}
+
+static double copy_rate(struct kb_vk *vk, const struct kb_vk_buffer *from, const struct kb_vk_buffer *to)
+{
+	VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+		.commandPool = vk->pool,
+		.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+		.commandBufferCount = 1};
+	VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+	VkBufferCopy region = {.size = from->size};
+	VkCommandBuffer cmd;
+	struct kb_err err;
+	double best = 0;
+	if (vkAllocateCommandBuffers(vk->device, &info, &cmd) || vkBeginCommandBuffer(cmd, &begin))
+		return 0;
+	vkCmdCopyBuffer(cmd, from->buffer, to->buffer, 1, &region);
+	if (vkEndCommandBuffer(cmd))
+		return 0;
+	for (int i = 0; i < 5; i++) {
+		uint64_t t0 = kb_clock_ns();
+		if (kb_vk_submit(vk, cmd, &err) != KB_OK)
+			break;
+		double rate = 2.0 * (double)from->size / (double)(kb_clock_ns() - t0); // read and written
+		best = rate > best ? rate : best;
+	}
+	return best;
+}
+
+static void bench_ceilings(const char *device)
+{
+	struct kb_err err;
+	struct kb_vk *vk;
+	struct kb_vk_buffer a = {0}, b = {0};
+	if (kb_vk_create(&(struct kb_vk_options){.device = device}, &err, &vk) != KB_OK)
+		return;
+	if (kb_vk_buffer_create(vk, KB_VK_DEVICE, 64u << 20, "bench", &err, &a) == KB_OK &&
+		kb_vk_buffer_create(vk, KB_VK_DEVICE, 64u << 20, "bench", &err, &b) == KB_OK)
+		printf("ceilings: %.1f GMAC/s without loads, %.1f GB/s read and written by the driver's copy\n",
+			fma_rate(vk, &a), copy_rate(vk, &a, &b));
+	kb_vk_buffer_destroy(vk, &a);
+	kb_vk_buffer_destroy(vk, &b);
+	kb_vk_destroy(vk);
+}
+
 int bench(struct kb_backend *vk)
 {
 	static const enum kb_format formats[] = {KB_FMT_Q4_1, KB_FMT_Q8_0, KB_FMT_Q4_K, KB_FMT_Q6_K, KB_FMT_Q4_0,
@@ -149,6 +225,8 @@ int bench(struct kb_backend *vk)
 	const char *only = getenv("KB_CHECKOP_OP");
 	const char *format = getenv("KB_CHECKOP_FORMAT");
 	printf("# %s, %s kernels\n", vk->device, kb_op_vk_caps(vk)->path);
+	if (!only)
+		bench_ceilings(getenv("KB_DEVICE"));
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
 		if ((only && strcmp(only, "matmul") != 0) || (format && strcmp(format, kb_formats[formats[i]].name) != 0))
 			continue;
