@@ -1,10 +1,6 @@
 // Two neighbouring rows of a block, read in 64-bit pieces: where loads are done lane by lane, their number is the
 // cost. See format.glsl for the layout; here a weight is a * q + b, with a and b left out of the inner sums.
 #include "format.glsl"
-layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Long {
-	uint64_t v[];
-};
-
 #define BLOCK_BYTES (4 * BLOCK_WORDS)
 #if FMT == 4 || FMT == 6 || FMT == 8 || FMT == 9
 #define OFFSET 2 // b is a value of its own

@@ -43,6 +43,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats
 #define KB_FUSED_MAX 3    // matrices that one matmul dispatch can serve
 #define KB_MM_BIAS 1      // flags of matmul: bit i: matrix i has a bias
 #define KB_MM_COUNT_OUT 8 // rows of x are counted by the head's n_out
+#define KB_MM_GLU 16      // matrices 0 and 1 are gate and up
 #define KB_NORM_ADD 1     // flags of norm
 #define KB_NORM_WEIGHT 2
 #define KB_ROPE_HALVES_FLAG 1 // flags of rope
@@ -102,9 +103,32 @@ struct kb_push_fma {
 	KB_U32 rounds;
 	KB_F32 factor;
 };
+// A chain: several dispatches as one. Its groups (one a thread of the device) go through the same list of ops together
+// and wait for each other after each, at counters that the host clears before every run. What is needed of an op: its
+// head, and 16 bytes on its push constants. Several chains of a graph share one list.
+struct kb_push_chain {
+	KB_WORDS ops, meet, head;
+	KB_U32 first, end, patience,
+		unused; // ops first to end - 1; patience: rounds to wait for the others before giving up
+};
+struct kb_chain_op {
+	KB_U32 kind, x, per,
+		counter; // groups along x; rows a group along y, and the word of the step head that counts them
+};
 struct kb_push_canary {
 	KB_WORDS head, result;
 };
+
+// kind of kb_chain_op
+#define KB_CHAIN_NORM 0
+#define KB_CHAIN_MATMUL 1
+#define KB_CHAIN_ROPE_KEEP 2
+#define KB_CHAIN_ATTENTION 3
+#define KB_CHAIN_OP_BYTES 128 // stride of ops
+#define KB_CHAIN_OPS_MAX 1024 // of a graph
+// Words at `meet`: one that says that a group gave up, then a counter for each op.
+#define KB_CHAIN_GAVE_UP 0
+#define KB_CHAIN_MEET 1
 
 // kind of kb_push_rows
 #define KB_ROWS_SILU 0

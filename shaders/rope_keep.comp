@@ -1,78 +1,16 @@
 #version 460
-// Rotates q and k in place and writes k and v to the cache: rope and kv_write in one, where all dimensions turn. A lane
-// owns two neighbouring pairs, so that it has whole words of the cache. Groups: (head_dim / 4 / 16, tokens).
+// rope_keep.glsl as a dispatch of its own. Groups: (head_dim / 4 / 16, tokens).
 #define KB_RAW_POINTERS
 #include "push.h"
 #include "math.glsl"
 layout(constant_id = 0) const uint HALVES = 0;
+#include "rope_keep.glsl"
 layout(local_size_x = 16) in;
 layout(push_constant) uniform Push {
 	kb_push_rope p;
 };
-// The four values of a lane: pairs (x.x, y.x) and (x.y, y.y), wherever they lie.
-struct Four {
-	vec2 x, y;
-};
-
-Four fetch(Floats v, uint at, uint i)
-{
-	if (HALVES != 0)
-		return Four(vec2(v.v[at + i], v.v[at + i + 1]), vec2(v.v[at + i + p.rot / 2], v.v[at + i + p.rot / 2 + 1]));
-	return Four(vec2(v.v[at + 2 * i], v.v[at + 2 * i + 2]), vec2(v.v[at + 2 * i + 1], v.v[at + 2 * i + 3]));
-}
-
-void put(Floats v, uint at, uint i, Four f)
-{
-	uint a = HALVES != 0 ? i : 2 * i, step_ = HALVES != 0 ? p.rot / 2 : 1, next = HALVES != 0 ? 1 : 2;
-	v.v[at + a] = f.x.x;
-	v.v[at + a + next] = f.x.y;
-	v.v[at + a + step_] = f.y.x;
-	v.v[at + a + next + step_] = f.y.y;
-}
-
-Four turn(Four f, vec2 c, vec2 s)
-{
-	precise vec2 a = f.x * c, b = f.y * s, d = f.x * s, e = f.y * c;
-	precise vec2 x = a - b, y = d + e;
-	return Four(x, y);
-}
-
-// Two words of the cache.
-void keep(Words cache, uint at, uint i, Four f)
-{
-	if (HALVES != 0) {
-		cache.v[(at + i) / 2] = half_bits(f.x.x) | half_bits(f.x.y) << 16;
-		cache.v[(at + i + p.rot / 2) / 2] = half_bits(f.y.x) | half_bits(f.y.y) << 16;
-	} else {
-		cache.v[at / 2 + i] = half_bits(f.x.x) | half_bits(f.y.x) << 16;
-		cache.v[at / 2 + i + 1] = half_bits(f.x.y) | half_bits(f.y.y) << 16;
-	}
-}
 
 void main()
 {
-	uint i = 2 * gl_GlobalInvocationID.x, t = gl_WorkGroupID.y;
-	if (i >= p.rot / 2)
-		return;
-	uint position = Words(p.position).v[t], slot = Words(p.slot).v[t];
-	vec2 c0 = cos_sin(position, Floats(p.inv_freq).v[i]) * p.mscale;
-	vec2 c1 = cos_sin(position, Floats(p.inv_freq).v[i + 1]) * p.mscale;
-	vec2 c = vec2(c0.x, c1.x), s = vec2(c0.y, c1.y);
-	Floats q = Floats(p.q), k = Floats(p.k), v = Floats(p.v);
-	uint h = 0;
-	do {
-		uint at = (t * p.heads + h) * p.head_dim;
-		put(q, at, i, turn(fetch(q, at, i), c, s));
-	} while (++h < p.heads);
-	h = 0;
-	do {
-		uint at = (t * p.kv_heads + h) * p.head_dim;
-		Four f = turn(fetch(k, at, i), c, s);
-		put(k, at, i, f);
-		if (slot != 0xffffffffu) {
-			uint to = slot * p.kv_heads * p.head_dim + h * p.head_dim;
-			keep(Words(p.k_cache), to, i, f);
-			keep(Words(p.v_cache), to, i, fetch(v, at, i));
-		}
-	} while (++h < p.kv_heads);
+	rope_keep(p, 2 * gl_GlobalInvocationID.x, gl_WorkGroupID.y);
 }

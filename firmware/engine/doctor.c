@@ -108,6 +108,8 @@ static int print_memory(const struct kb_engine_options *o)
 	printf("\nmodel: %s (%s), %.1f M parameters, %u layers, context %u\n", info->name, info->arch,
 		(double)info->parameters / 1e6, info->layers, info->context);
 	printf("on: %s\n", e.backend->device);
+	if (e.backend->residents)
+		printf("small steps: one dispatch, %u groups side by side\n", e.backend->residents);
 	printf("sandbox: %s\n", o->no_sandbox ? "off" : e.sandbox.has_landlock ? "seccomp and landlock" : "seccomp");
 	printf("memory plan:\n");
 	printf("  image        %9.1f MB on disk\n", mb(image->file_bytes));

@@ -191,6 +191,7 @@ struct kb_backend {
 	const struct kb_backend_ops *ops;
 	char device[128];                                       // "llvmpipe (LLVM 19.1.7, 256 bits)", "reference"
 	bool imports_in_place;                                  // import() costs no memory
+	uint32_t residents;                                     // groups that go through a whole step together; 0: none
 	uint64_t bytes_allocated, bytes_imported, bytes_copied; // running totals, for doctor and metrics
 };
 

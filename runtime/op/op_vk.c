@@ -9,6 +9,7 @@ struct kb_graph {
 	struct kb_op_vk *b;
 	struct kb_vk_graph *graph;
 	struct kb_vk_buffer result; // where the canary comes back
+	struct kb_chains chains;
 	const struct kb_step_head *head;
 	uint32_t max_tokens, max_out;
 };
@@ -98,6 +99,7 @@ static void op_graph_destroy(struct kb_backend *base, struct kb_graph *g)
 		return;
 	kb_vk_graph_destroy(g->graph);
 	kb_vk_buffer_destroy(of(base)->vk, &g->result);
+	kb_vk_buffer_destroy(of(base)->vk, &g->chains.buffer);
 	free(g);
 }
 
@@ -106,6 +108,8 @@ static int build(struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb
 	struct kb_plan plan = {.b = b, .desc = desc};
 	const uint32_t most[KB_VK_COUNTERS] = {desc->max_tokens, desc->max_out};
 	int rc = kb__op_vk_plan(&plan, err);
+	if (rc == KB_OK)
+		rc = kb__op_vk_chain(&plan, &g->chains, err);
 	if (rc == KB_OK)
 		rc = kb_vk_buffer_create(b->vk, KB_VK_HOST, 16, "canary", err, &g->result);
 	if (rc == KB_OK)
@@ -154,9 +158,15 @@ static int op_graph_run(struct kb_backend *base, struct kb_graph *g, struct kb_e
 		return kb_fail(err, KB_EARG, "op_vk: %u tokens and %u outputs in a graph for %u and %u", counters[0],
 			counters[1], g->max_tokens, g->max_out);
 	*result = ~g->head->canary;
+	kb__op_vk_chains_clear(&g->chains);
 	int rc = kb_vk_graph_run(g->graph, counters, err);
 	if (rc != KB_OK)
 		return rc;
+	rc = kb__op_vk_chains_check(&g->chains, err);
+	if (rc != KB_OK) {
+		b->vk->lost = true;
+		return rc;
+	}
 	if (*result != g->head->canary) {
 		b->vk->lost = true;
 		return kb_fail(err, KB_EDEVICE,
@@ -234,6 +244,9 @@ int kb_op_vk_create(const struct kb_op_vk_options *o, struct kb_err *err, struct
 		// A first guess, until runs are measured: 2 and 100 GMAC/s.
 		b->ns_per_work = b->caps.type == KB_VK_CPU ? 0.5 : 0.01;
 		rc = choose_path(b, o->path, err);
+		b->base.residents = o->residents;
+		if (rc == KB_OK && !o->no_chains && !o->residents)
+			rc = kb__op_vk_residents(b, err);
 	}
 	if (rc != KB_OK) {
 		op_destroy(&b->base);

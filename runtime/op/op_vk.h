@@ -15,7 +15,9 @@ struct kb_op_vk_options {
 	enum kb_op_vk_path path;
 	bool validate;          // validation and synchronisation validation layers; for tests
 	bool no_import;         // always copy weights, even where they could be used in place
+	bool no_chains;         // one dispatch an op (or fused ops), even where several could become one
 	bool profile;           // timestamps around every dispatch: see kb_op_vk_profile
+	uint32_t residents;     // tests: so many groups in a chain, whether they run side by side or not; 0: tried out
 	uint32_t fault_after;   // tests: after so many good runs every run fails with KB_EDEVICE; 0: never
 	const char *cache_path; // pipeline cache file, written when new pipelines were made; NULL: none
 	void (*message)(void *ctx, const char *text); // each validation message; may be NULL

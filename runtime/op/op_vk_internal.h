@@ -18,6 +18,8 @@ enum kb_kernel {
 	KB_KERNEL_ATTENTION_LANES, // head_dim a multiple of 4
 	KB_KERNEL_ROWS,
 	KB_KERNEL_CANARY,
+	KB_KERNEL_CHAIN,    // several of the tuned ones in one dispatch
+	KB_KERNEL_RESIDENT, // asks whether groups run side by side
 };
 
 #define KB_ANY_FORMAT (-1)
@@ -61,14 +63,28 @@ KB_MUST_CHECK int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, 
 	const uint32_t *spec, struct kb_err *err, const struct kb_pipeline **ret);
 void kb__op_vk_pipelines_finish(struct kb_op_vk *b);
 
-// Where a plan is gathered. finish() frees the list.
+// Where a plan is gathered. finish() frees the lists.
 struct kb_plan {
 	struct kb_op_vk *b;
 	const struct kb_graph_desc *desc;
 	struct kb_vk_dispatch *list;
+	const struct kb_pipeline **pipelines; // of list
 	uint32_t n, cap;
 };
+
+// The chains of a graph: what their shader reads, and where its groups meet.
+struct kb_chains {
+	struct kb_vk_buffer buffer; // ops, then words of `meet`; empty where there are no chains
+	uint64_t meet_offset, meet_bytes;
+};
 KB_MUST_CHECK int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err);
+// Makes runs of dispatches into chains where that pays: see shaders/chain.comp. ret is filled even on failure.
+KB_MUST_CHECK int kb__op_vk_chain(struct kb_plan *p, struct kb_chains *ret, struct kb_err *err);
+// To be called before and after each run. KB_EDEVICE: the groups of a chain did not meet.
+void kb__op_vk_chains_clear(struct kb_chains *c);
+KB_MUST_CHECK int kb__op_vk_chains_check(const struct kb_chains *c, struct kb_err *err);
+// Tries how many groups run side by side and sets b->base.residents.
+KB_MUST_CHECK int kb__op_vk_residents(struct kb_op_vk *b, struct kb_err *err);
 // The last dispatch: head.canary -> result.
 KB_MUST_CHECK int kb__op_vk_plan_canary(struct kb_plan *p, kb_addr result, struct kb_err *err);
 #define KB_NODE_RANGES_MAX 4u

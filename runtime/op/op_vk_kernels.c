@@ -28,6 +28,8 @@ static const struct kb_kernel_row rows[] = {
 	{KB_KERNEL_ATTENTION_LANES, true, KB_ANY_FORMAT, SPV(attention_lanes)},
 	{KB_KERNEL_ROWS, false, KB_ANY_FORMAT, SPV(rows)},
 	{KB_KERNEL_CANARY, false, KB_ANY_FORMAT, SPV(canary)},
+	BY_FORMAT(KB_KERNEL_CHAIN, true, chain),
+	{KB_KERNEL_RESIDENT, true, KB_ANY_FORMAT, SPV(resident)},
 };
 
 static const struct kb_kernel_row *find_row(const struct kb_op_vk *b, enum kb_kernel kernel, int format)

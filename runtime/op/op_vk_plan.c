@@ -14,6 +14,7 @@ FITS(kb_push_kv_write, 48);
 FITS(kb_push_attention, 88);
 FITS(kb_push_rows, 48);
 FITS(kb_push_canary, 16);
+FITS(kb_push_chain, 40);
 FITS(kb_push_fma, 16);
 _Static_assert(offsetof(struct kb_step_head, n_tokens) == 4 * KB_HEAD_TOKENS, "step head");
 _Static_assert(offsetof(struct kb_step_head, n_out) == 4 * KB_HEAD_OUT, "step head");
@@ -50,11 +51,15 @@ static struct kb_vk_dispatch *add(struct kb_plan *p, const struct kb_node *nodes
 	if (p->n == p->cap) {
 		uint32_t cap = p->cap ? 2 * p->cap : 64;
 		struct kb_vk_dispatch *grown = realloc(p->list, cap * sizeof *grown);
-		if (!grown)
+		if (grown)
+			p->list = grown;
+		const struct kb_pipeline **wider = grown ? realloc(p->pipelines, cap * sizeof(struct kb_pipeline *)) : NULL;
+		if (!wider)
 			return NULL;
-		p->list = grown;
+		p->pipelines = wider;
 		p->cap = cap;
 	}
+	p->pipelines[p->n] = pipeline;
 	struct kb_vk_dispatch *d = &p->list[p->n++];
 	*d = (struct kb_vk_dispatch){
 		.name = n ? nodes->name : "canary",
@@ -191,6 +196,7 @@ static int plan_matmul(
 	}
 	if (glu) {
 		push.y0 = glu->glu.out;
+		push.flags |= KB_MM_GLU;
 		groups /= 2;
 	}
 	struct kb_vk_dispatch *d =
@@ -402,4 +408,5 @@ int kb__op_vk_plan_canary(struct kb_plan *p, kb_addr result, struct kb_err *err)
 void kb__op_vk_plan_finish(struct kb_plan *p)
 {
 	free(p->list);
+	free(p->pipelines);
 }

@@ -32,6 +32,8 @@ static bool overlap(const struct kb_vk_range *a, const struct kb_vk_range *b)
 
 static bool conflict(const struct kb_vk_dispatch *a, const struct kb_vk_dispatch *b)
 {
+	if (a->touches_all || b->touches_all)
+		return true;
 	for (uint32_t i = 0; i < a->n_ranges; i++)
 		for (uint32_t j = 0; j < b->n_ranges; j++)
 			if (overlap(&a->ranges[i], &b->ranges[j]))

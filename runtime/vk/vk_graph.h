@@ -21,6 +21,7 @@ struct kb_vk_dispatch {
 	uint32_t y_per_group; // groups along y: counter / y_per_group, rounded up; 0: one group
 	uint32_t counter;     // which counter
 	uint64_t work;        // multiply-adds, for one unit of the counter
+	bool touches_all;     // ordered against every other dispatch; ranges do not matter
 	uint32_t n_ranges;
 	struct kb_vk_range ranges[KB_VK_RANGES_MAX]; // memory it touches: barriers go where these overlap
 };

@@ -214,6 +214,101 @@ static void long_steps_are_cut(void **state)
 	b->ops->destroy(b);
 }
 
+// y = 2 y, four times, as a graph of four matmuls. ret_dispatches: of the graph, with the canary's.
+static int double_four_times(struct kb_backend *b, float *ret_y, uint32_t *ret_dispatches, struct kb_err *err)
+{
+	enum { N = 4 };
+	struct kb_node nodes[N];
+	struct kb_mem w, x[2], step;
+	struct kb_graph *g;
+	uint32_t counts[3];
+	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * WIDTH * WIDTH, "w", err, &w), KB_OK);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * WIDTH * 2, "x", err, &x[i]), KB_OK);
+	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4096, "step", err, &step), KB_OK);
+	float *f = w.host;
+	for (uint32_t i = 0; i < WIDTH; i++)
+		f[(size_t)(i / 16) * 16 * WIDTH + i / 32 * 512 + i % 16 * 32 + i % 32] = 2;
+	for (uint32_t i = 0; i < N; i++)
+		nodes[i] = (struct kb_node){.op = KB_OP_MATMUL,
+			.name = "matmul",
+			.matmul = {.w = {KB_FMT_F32, WIDTH, WIDTH, w.addr}, .x = x[i % 2].addr, .y = x[1 - i % 2].addr}};
+	kb_addr a = step.addr;
+	struct kb_graph_desc d = {.nodes = nodes,
+		.n_nodes = N,
+		.step = {a, a + 64, a + 64, a + 64, a + 64, a + 64, a + 64},
+		.max_tokens = 2,
+		.max_out = 1};
+	assert_int_equal(b->ops->graph_create(b, &d, err, &g), KB_OK);
+	kb_op_vk_counts(g, counts);
+	*ret_dispatches = counts[0];
+	for (uint32_t i = 0; i < 2 * WIDTH; i++)
+		((float *)x[0].host)[i] = (float)i;
+	uint32_t *head = step.host;
+	head[0] = 2;
+	int rc = KB_OK;
+	for (head[3] = 1; head[3] < 4 && rc == KB_OK; head[3]++) // and again: nothing is left over from a run
+		rc = b->ops->graph_run(b, g, err);
+	memcpy(ret_y, x[0].host, 4ull * WIDTH * 2);
+	b->ops->graph_destroy(b, g);
+	b->ops->free(b, &w);
+	b->ops->free(b, &x[0]);
+	b->ops->free(b, &x[1]);
+	b->ops->free(b, &step);
+	return rc;
+}
+
+static void is_doubled(struct kb_op_vk_options o, uint32_t most_residents)
+{
+	float y[2 * WIDTH];
+	uint32_t n;
+	struct kb_err err = {0};
+	struct kb_backend *b = open_backend(o);
+	assert_true(b->residents <= most_residents);
+	if (double_four_times(b, y, &n, &err) != KB_OK)
+		fail_msg("%s", err.text);
+	assert_int_equal(n, b->residents ? 2 : 5);
+	for (uint32_t i = 0; i < 2 * WIDTH; i++)
+		assert_true(y[i] == 4096 * (float)i);
+	assert_int_equal(kb_op_vk_messages(b), 0);
+	b->ops->destroy(b);
+}
+
+// On lavapipe the four become one dispatch, of as many groups as it has threads; elsewhere they stay four.
+static void chains(void **state)
+{
+	(void)state;
+	struct kb_backend *b = open_backend((struct kb_op_vk_options){0});
+	bool is_cpu = kb_op_vk_caps(b)->type == KB_VK_CPU && !strcmp(kb_op_vk_caps(b)->path, "tuned");
+	assert_true(is_cpu == (b->residents > 0));
+	b->ops->destroy(b);
+	is_doubled((struct kb_op_vk_options){0}, UINT32_MAX);
+	is_doubled((struct kb_op_vk_options){.no_chains = true}, 0);
+	is_doubled((struct kb_op_vk_options){.path = KB_OP_VK_UNIVERSAL}, 0);
+	setenv("LP_NUM_THREADS", "1", 1);
+	is_doubled((struct kb_op_vk_options){0}, is_cpu ? 1 : UINT32_MAX);
+	unsetenv("LP_NUM_THREADS");
+}
+
+// Groups that wait for one that never starts give up, and the run fails.
+static void groups_that_do_not_meet(void **state)
+{
+	float y[2 * WIDTH];
+	uint32_t n;
+	struct kb_err err = {0};
+	(void)state;
+	setenv("LP_NUM_THREADS", "1", 1);
+	struct kb_backend *b = open_backend((struct kb_op_vk_options){.residents = 2});
+	unsetenv("LP_NUM_THREADS");
+	if (kb_op_vk_caps(b)->type != KB_VK_CPU || strcmp(kb_op_vk_caps(b)->path, "tuned") != 0) {
+		b->ops->destroy(b);
+		skip();
+	}
+	assert_int_equal(double_four_times(b, y, &n, &err), KB_EDEVICE);
+	assert_non_null(strstr(err.text, "did not meet"));
+	b->ops->destroy(b);
+}
+
 static void refuses_bad_nodes(void **state)
 {
 	struct kb_err err = {0};
@@ -256,6 +351,8 @@ int main(void)
 		cmocka_unit_test(imports),
 		cmocka_unit_test(profiles),
 		cmocka_unit_test(long_steps_are_cut),
+		cmocka_unit_test(chains),
+		cmocka_unit_test(groups_that_do_not_meet),
 		cmocka_unit_test(refuses_bad_nodes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,7 @@
+// What kernels by lanes have in common.
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_ballot : require
+#extension GL_KHR_shader_subgroup_arithmetic : require
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer Long {
+	uint64_t v[];
+};
