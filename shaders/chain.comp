@@ -69,9 +69,10 @@ void main()
 			}
 			if (op.kind == KB_CHAIN_ROPE_KEEP) {
 				kb_push_rope a = RopeKeep(push).v;
-				uint k = g;
+				uint k = g, pieces = (a.rot / 4 + SG - 1) / SG; // of a head; op.x is a multiple of it
 				do {
-					rope_keep(a, 2 * (k % op.x * SG + gl_SubgroupInvocationID), k / op.x);
+					uint j = k % op.x;
+					rope_keep(a, 2 * (j % pieces * SG + gl_SubgroupInvocationID), k / op.x, j / pieces, op.x / pieces);
 					k += gl_NumWorkGroups.x;
 				} while (k < n);
 			}

@@ -12,5 +12,5 @@ layout(push_constant) uniform Push {
 
 void main()
 {
-	rope_keep(p, 2 * gl_GlobalInvocationID.x, gl_WorkGroupID.y);
+	rope_keep(p, 2 * gl_GlobalInvocationID.x, gl_WorkGroupID.y, 0, 1);
 }

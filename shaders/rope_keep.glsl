@@ -40,8 +40,8 @@ void rope_store(kb_push_rope p, Words cache, uint at, uint i, RopeFour f)
 	}
 }
 
-// i: the first of the lane's two pairs; t: the token.
-void rope_keep(kb_push_rope p, uint i, uint t)
+// i: the first of the lane's two pairs; t: the token; heads h0, h0 + step, ... of q and of k. h0 < kv_heads.
+void rope_keep(kb_push_rope p, uint i, uint t, uint h0, uint step_)
 {
 	if (i >= p.rot / 2)
 		return;
@@ -50,12 +50,13 @@ void rope_keep(kb_push_rope p, uint i, uint t)
 	vec2 c1 = cos_sin(position, Floats(p.inv_freq).v[i + 1]) * p.mscale;
 	vec2 c = vec2(c0.x, c1.x), s = vec2(c0.y, c1.y);
 	Floats q = Floats(p.q), k = Floats(p.k), v = Floats(p.v);
-	uint h = 0;
+	uint h = h0;
 	do {
 		uint at = (t * p.heads + h) * p.head_dim;
 		rope_put(p, q, at, i, rope_turn(rope_fetch(p, q, at, i), c, s));
-	} while (++h < p.heads);
-	h = 0;
+		h += step_;
+	} while (h < p.heads);
+	h = h0;
 	do {
 		uint at = (t * p.kv_heads + h) * p.head_dim;
 		RopeFour f = rope_turn(rope_fetch(p, k, at, i), c, s);
@@ -65,5 +66,6 @@ void rope_keep(kb_push_rope p, uint i, uint t)
 			rope_store(p, Words(p.k_cache), to, i, f);
 			rope_store(p, Words(p.v_cache), to, i, rope_fetch(p, v, at, i));
 		}
-	} while (++h < p.kv_heads);
+		h += step_;
+	} while (h < p.kv_heads);
 }

@@ -97,7 +97,7 @@ static void write_op(const struct kb_plan *p, uint32_t i, uint8_t *ret)
 	if (op.kind == KB_CHAIN_ROPE_KEEP) {
 		struct kb_push_rope rope;
 		memcpy(&rope, d->push, sizeof rope);
-		op.x = (rope.rot / 4 + p->b->caps.subgroup - 1) / p->b->caps.subgroup;
+		op.x = (rope.rot / 4 + p->b->caps.subgroup - 1) / p->b->caps.subgroup * rope.kv_heads;
 	}
 	memcpy(ret, &op, sizeof op);
 	memcpy(ret + sizeof op, d->push, d->push_size);

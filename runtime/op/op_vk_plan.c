@@ -153,8 +153,9 @@ struct matmul_shape {
 
 static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_of_x)
 {
-	// Measured on lavapipe: two pairs of rows by four tokens keep all sums in registers.
-	const uint32_t pairs = 2;
+	// Measured on lavapipe: two pairs of rows by four tokens keep all sums in registers. For one token three pairs
+	// share the loads of x among more rows, and 576, 960 and 1536 rows are an even number of units.
+	const uint32_t pairs = rows_of_x <= 1 ? 3 : 2;
 	uint32_t tokens = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : 4;
 	return (struct matmul_shape){tokens, pairs, b->tuned ? 2 * pairs * b->caps.subgroup : 64};
 }
