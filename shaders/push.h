@@ -108,12 +108,14 @@ struct kb_push_fma {
 // head, and 16 bytes on its push constants. Several chains of a graph share one list.
 struct kb_push_chain {
 	KB_WORDS ops, meet, head;
-	KB_U32 first, end, patience,
-		unused; // ops first to end - 1; patience: rounds to wait for the others before giving up
+	KB_U32 first, end; // ops first to end - 1
+	KB_U32 patience;   // rounds to wait for the others before giving up
+	KB_U32 unused;
 };
 struct kb_chain_op {
-	KB_U32 kind, x, per,
-		counter; // groups along x; rows a group along y, and the word of the step head that counts them
+	KB_U32 kind;
+	KB_U32 x;            // groups along x
+	KB_U32 per, counter; // rows a group along y, and the word of the step head that counts them
 };
 struct kb_push_canary {
 	KB_WORDS head, result;
@@ -125,7 +127,6 @@ struct kb_push_canary {
 #define KB_CHAIN_ROPE_KEEP 2
 #define KB_CHAIN_ATTENTION 3
 #define KB_CHAIN_OP_BYTES 128 // stride of ops
-#define KB_CHAIN_OPS_MAX 1024 // of a graph
 // Words at `meet`: one that says that a group gave up, then a counter for each op.
 #define KB_CHAIN_GAVE_UP 0
 #define KB_CHAIN_MEET 1

@@ -1,5 +1,5 @@
 #version 460
-// Do as many groups as there are run side by side? They meet twice, or give up.
+// Do as many groups as there are run side by side? They meet at every op of an empty chain, or give up.
 #define KB_RAW_POINTERS
 #include "push.h"
 #include "lanes.glsl"

@@ -103,9 +103,9 @@ static void write_op(const struct kb_plan *p, uint32_t i, uint8_t *ret)
 	memcpy(ret + sizeof op, d->push, d->push_size);
 }
 
-// Puts one dispatch in the place of n from i on; its ops are number `first` and the following of the buffer.
-static int replace(struct kb_plan *p, uint32_t i, uint32_t n, const struct shared *s, struct kb_chains *c,
-	uint32_t first, struct kb_err *err)
+// Puts one dispatch in the place of n from i on; they are ops i and following of the buffer.
+static int replace(
+	struct kb_plan *p, uint32_t i, uint32_t n, const struct shared *s, struct kb_chains *c, struct kb_err *err)
 {
 	const struct kb_pipeline *pipeline;
 	uint32_t spec[KB_VK_SPEC_MAX];
@@ -119,8 +119,8 @@ static int replace(struct kb_plan *p, uint32_t i, uint32_t n, const struct share
 		.ops = c->buffer.address,
 		.meet = c->buffer.address + c->meet_offset,
 		.head = p->desc->step.head,
-		.first = first,
-		.end = first + n,
+		.first = i,
+		.end = i + n,
 		.patience = PATIENCE,
 	};
 	struct kb_vk_dispatch d = {
@@ -132,7 +132,7 @@ static int replace(struct kb_plan *p, uint32_t i, uint32_t n, const struct share
 	};
 	memcpy(d.push, &push, sizeof push);
 	for (uint32_t k = 0; k < n; k++) {
-		write_op(p, i + k, (uint8_t *)c->buffer.host + (uint64_t)(first + k) * KB_CHAIN_OP_BYTES);
+		write_op(p, i + k, (uint8_t *)c->buffer.host + (uint64_t)(i + k) * KB_CHAIN_OP_BYTES);
 		d.work += p->list[i + k].work * p->desc->max_tokens;
 	}
 	p->list[i] = d;
@@ -152,7 +152,7 @@ int kb__op_vk_chain(struct kb_plan *p, struct kb_chains *ret, struct kb_err *err
 	for (uint32_t i = 0, n; i < p->n && rc == KB_OK; i += n) {
 		n = chain_length(p, i, &s);
 		if (n > 1)
-			rc = replace(p, i, n, &s, ret, i, err);
+			rc = replace(p, i, n, &s, ret, err);
 		p->list[out] = p->list[i];
 		p->pipelines[out++] = p->pipelines[i];
 	}
