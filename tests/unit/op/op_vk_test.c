@@ -165,51 +165,68 @@ static void profiles(void **state)
 	close_room(&r);
 }
 
+// x[1] = 2 x[0], x[0] = 2 x[1], ...: a graph of `n` matmuls, each of which needs the one before.
+struct doubler {
+	struct kb_mem w, x[2], step;
+	struct kb_graph *g;
+	uint32_t counts[3];
+};
+
+static void open_doubler(struct doubler *r, struct kb_backend *b, uint32_t n, uint32_t width, uint32_t max_tokens)
+{
+	struct kb_err err = {0};
+	struct kb_node nodes[8];
+	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * width * width, "w", &err, &r->w), KB_OK);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * width * max_tokens, "x", &err, &r->x[i]), KB_OK);
+	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4096, "step", &err, &r->step), KB_OK);
+	// Panels of an f32 identity, doubled: 16 rows of 32 columns a block.
+	float *f = r->w.host;
+	for (uint32_t i = 0; i < width; i++)
+		f[(size_t)(i / 16) * 16 * width + i / 32 * 512 + i % 16 * 32 + i % 32] = 2;
+	for (uint32_t i = 0; i < n; i++)
+		nodes[i] = (struct kb_node){.op = KB_OP_MATMUL,
+			.name = "matmul",
+			.matmul = {.w = {KB_FMT_F32, width, width, r->w.addr}, .x = r->x[i % 2].addr, .y = r->x[1 - i % 2].addr}};
+	kb_addr a = r->step.addr;
+	struct kb_graph_desc d = {.nodes = nodes,
+		.n_nodes = n,
+		.step = {a, a + 64, a + 64, a + 64, a + 64, a + 64, a + 64},
+		.max_tokens = max_tokens,
+		.max_out = 1};
+	assert_int_equal(b->ops->graph_create(b, &d, &err, &r->g), KB_OK);
+	kb_op_vk_counts(r->g, r->counts);
+}
+
+static void close_doubler(struct doubler *r, struct kb_backend *b)
+{
+	b->ops->graph_destroy(b, r->g);
+	b->ops->free(b, &r->w);
+	b->ops->free(b, &r->x[0]);
+	b->ops->free(b, &r->x[1]);
+	b->ops->free(b, &r->step);
+}
+
 // A step that is estimated to take long becomes several submissions, with the same result.
 static void long_steps_are_cut(void **state)
 {
 	enum { N = 8, ROWS = 1024 };
 	struct kb_err err = {0};
-	struct kb_node nodes[N];
-	struct kb_mem w, x[2], step;
-	struct kb_graph *g;
-	uint32_t counts[3];
+	struct doubler r;
 	(void)state;
 	struct kb_backend *b = open_backend((struct kb_op_vk_options){0});
-	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * ROWS * ROWS, "w", &err, &w), KB_OK);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * ROWS * 256, "x", &err, &x[i]), KB_OK);
-	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4096, "step", &err, &step), KB_OK);
-	// Panels of an f32 identity, doubled: 16 rows of 32 columns a block.
-	float *f = w.host;
-	for (uint32_t i = 0; i < ROWS; i++)
-		f[(size_t)(i / 16) * 16 * ROWS + i / 32 * 512 + i % 16 * 32 + i % 32] = 2;
-	for (uint32_t i = 0; i < N; i++)
-		nodes[i] = (struct kb_node){.op = KB_OP_MATMUL,
-			.name = "matmul",
-			.matmul = {.w = {KB_FMT_F32, ROWS, ROWS, w.addr}, .x = x[i % 2].addr, .y = x[1 - i % 2].addr}};
-	kb_addr a = step.addr;
-	struct kb_graph_desc d = {.nodes = nodes,
-		.n_nodes = N,
-		.step = {a, a + 64, a + 64, a + 64, a + 64, a + 64, a + 64},
-		.max_tokens = 256,
-		.max_out = 1};
-	assert_int_equal(b->ops->graph_create(b, &d, &err, &g), KB_OK);
-	kb_op_vk_counts(g, counts);
-	assert_true(counts[2] > 1 && counts[2] <= N + 1);
+	open_doubler(&r, b, N, ROWS, 256);
+	assert_true(r.counts[2] > 1 && r.counts[2] <= N + 1);
+	float *x = r.x[0].host;
 	for (uint32_t i = 0; i < ROWS * 2; i++)
-		((float *)x[0].host)[i] = (float)(i % 1000);
-	uint32_t *head = step.host;
+		x[i] = (float)(i % 1000);
+	uint32_t *head = r.step.host;
 	head[0] = 2;
 	head[3] = 99;
-	assert_int_equal(b->ops->graph_run(b, g, &err), KB_OK);
+	assert_int_equal(b->ops->graph_run(b, r.g, &err), KB_OK);
 	for (uint32_t i = 0; i < ROWS * 2; i++)
-		assert_true(((float *)x[0].host)[i] == 256.0f * (float)(i % 1000));
-	b->ops->graph_destroy(b, g);
-	b->ops->free(b, &w);
-	b->ops->free(b, &x[0]);
-	b->ops->free(b, &x[1]);
-	b->ops->free(b, &step);
+		assert_true(x[i] == 256.0f * (float)(i % 1000));
+	close_doubler(&r, b);
 	assert_int_equal(kb_op_vk_messages(b), 0);
 	b->ops->destroy(b);
 }
@@ -217,44 +234,19 @@ static void long_steps_are_cut(void **state)
 // y = 2 y, four times, as a graph of four matmuls. ret_dispatches: of the graph, with the canary's.
 static int double_four_times(struct kb_backend *b, float *ret_y, uint32_t *ret_dispatches, struct kb_err *err)
 {
-	enum { N = 4 };
-	struct kb_node nodes[N];
-	struct kb_mem w, x[2], step;
-	struct kb_graph *g;
-	uint32_t counts[3];
-	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * WIDTH * WIDTH, "w", err, &w), KB_OK);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4ull * WIDTH * 2, "x", err, &x[i]), KB_OK);
-	assert_int_equal(b->ops->alloc(b, KB_MEM_HOST, 4096, "step", err, &step), KB_OK);
-	float *f = w.host;
-	for (uint32_t i = 0; i < WIDTH; i++)
-		f[(size_t)(i / 16) * 16 * WIDTH + i / 32 * 512 + i % 16 * 32 + i % 32] = 2;
-	for (uint32_t i = 0; i < N; i++)
-		nodes[i] = (struct kb_node){.op = KB_OP_MATMUL,
-			.name = "matmul",
-			.matmul = {.w = {KB_FMT_F32, WIDTH, WIDTH, w.addr}, .x = x[i % 2].addr, .y = x[1 - i % 2].addr}};
-	kb_addr a = step.addr;
-	struct kb_graph_desc d = {.nodes = nodes,
-		.n_nodes = N,
-		.step = {a, a + 64, a + 64, a + 64, a + 64, a + 64, a + 64},
-		.max_tokens = 2,
-		.max_out = 1};
-	assert_int_equal(b->ops->graph_create(b, &d, err, &g), KB_OK);
-	kb_op_vk_counts(g, counts);
-	*ret_dispatches = counts[0];
+	struct doubler r;
+	open_doubler(&r, b, 4, WIDTH, 2);
+	*ret_dispatches = r.counts[0];
+	float *x = r.x[0].host;
 	for (uint32_t i = 0; i < 2 * WIDTH; i++)
-		((float *)x[0].host)[i] = (float)i;
-	uint32_t *head = step.host;
+		x[i] = (float)i;
+	uint32_t *head = r.step.host;
 	head[0] = 2;
 	int rc = KB_OK;
 	for (head[3] = 1; head[3] < 4 && rc == KB_OK; head[3]++) // and again: nothing is left over from a run
-		rc = b->ops->graph_run(b, g, err);
-	memcpy(ret_y, x[0].host, 4ull * WIDTH * 2);
-	b->ops->graph_destroy(b, g);
-	b->ops->free(b, &w);
-	b->ops->free(b, &x[0]);
-	b->ops->free(b, &x[1]);
-	b->ops->free(b, &step);
+		rc = b->ops->graph_run(b, r.g, err);
+	memcpy(ret_y, x, 4ull * WIDTH * 2);
+	close_doubler(&r, b);
 	return rc;
 }
 
