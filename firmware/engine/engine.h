@@ -24,6 +24,7 @@ struct kb_engine_options {
 	uint32_t fault_after; // tests: the device fails after so many steps; 0: never
 	bool no_sandbox;      // tests under sanitizers
 	bool no_import;       // copy weights even where they could be used in place
+	bool no_prefix_cache; // read every prompt from its first token on
 	bool json;
 	uint32_t prompt_tokens, decode_tokens; // --bench
 };

@@ -67,6 +67,7 @@ static const struct option {
 	{"--prompt", "N", parse_u32, AT(prompt_tokens), "--bench: tokens to read (128)"},
 	{"--decode", "N", parse_u32, AT(decode_tokens), "--bench: tokens to generate (64)"},
 	{"--json", NULL, NULL, AT(json), "--bench: one JSON object"},
+	{"--no-prefix-cache", NULL, NULL, AT(no_prefix_cache), "read every prompt from its first token on"},
 	{"--no-import", NULL, NULL, AT(no_import), "copy the weights even where they could be used in place"},
 	{"--no-sandbox", NULL, NULL, AT(no_sandbox), NULL},
 	{"--fault-after-steps", "N", parse_u32, AT(fault_after), NULL},

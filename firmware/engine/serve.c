@@ -381,7 +381,8 @@ static int start(struct server *s, int fd, struct kb_err *err)
 	// Only now: a loop that was made before the sandbox closed would rely on io_uring, which it forbids.
 	if (uv_loop_init(&s->loop) || uv_timer_init(&s->loop, &s->last_words))
 		return kb_fail(err, KB_EIO, "no event loop");
-	int rc = kb_sched_create(&model, s->engine.tok, NULL, &events, err, &s->sched);
+	const struct kb_sched_options options = {.no_prefix_cache = s->engine.options->no_prefix_cache};
+	int rc = kb_sched_create(&model, s->engine.tok, &options, &events, err, &s->sched);
 	if (rc)
 		return rc;
 	s->wire.ctx = s;

@@ -1,4 +1,5 @@
 #include "sched/sched.h"
+#include "sched/prefix.h"
 #include "sched/seq.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -7,12 +8,14 @@
 #define QUEUE_DEFAULT 256u
 #define MIXED_DEFAULT 64u
 
-// A client with at least one request. tag: when its turn is; it grows by one with each admission.
+// A client with at least one request or page in the prefix cache. tag: when its turn is; it grows by one with each
+// admission.
 struct kb_client {
 	char key[KB_SCHED_CLIENT_MAX];
 	size_t key_len;
 	uint64_t tag;
 	uint32_t n_seqs;
+	struct kb_prefix_scope scope;
 	struct kb_client *next;
 };
 
@@ -24,6 +27,8 @@ struct kb_sched {
 	uint32_t limit; // tokens of one request
 
 	struct kb_pages pages;
+	struct kb_prefix prefix;
+	uint32_t *shared, n_shared; // options.shared, copied
 	struct kb_client *clients;
 	uint64_t turn, n_orders; // turn: tag of the client admitted last
 	struct kb_seq *waiting;  // by order
@@ -40,7 +45,7 @@ struct kb_sched {
 	struct kb_sampler_scratch scratch; // run's
 	uint32_t *batch_data;              // token, position, slot, seq (max_tokens each), out_row (max_out)
 
-	uint64_t prompt_tokens, generated_tokens, steps, step_us, preemptions;
+	uint64_t prompt_tokens, cached_tokens, generated_tokens, steps, step_us, preemptions;
 };
 
 static int step_of_model(void *ctx, const struct kb_batch *batch, struct kb_err *err, const float **ret_logits)
@@ -105,11 +110,16 @@ int kb_sched_create(const struct kb_sched_model *model, const struct kb_tok *tok
 	s->step = calloc(s->n_running_max, sizeof *s->step);
 	s->row_used = calloc(model->max_seqs, sizeof *s->row_used);
 	s->batch_data = calloc((size_t)model->max_tokens * 4 + model->max_out, sizeof *s->batch_data);
-	if (!s->running || !s->step || !s->row_used || !s->batch_data ||
-		kb_sampler_scratch_init(&s->scratch, model->vocab) || kb_pages_init(&s->pages, model->kv_pages)) {
+	s->n_shared = s->options.n_shared;
+	s->shared = calloc(s->n_shared + 1, sizeof *s->shared);
+	if (!s->running || !s->step || !s->row_used || !s->batch_data || !s->shared ||
+		kb_sampler_scratch_init(&s->scratch, model->vocab) || kb_pages_init(&s->pages, model->kv_pages) ||
+		kb_prefix_init(&s->prefix, &s->pages)) {
 		kb_sched_destroy(s);
 		return kb_fail(err, KB_ENOMEM, "scheduler: out of memory");
 	}
+	if (s->n_shared)
+		memcpy(s->shared, options->shared, s->n_shared * sizeof *s->shared);
 	*ret = s;
 	return 0;
 }
@@ -120,8 +130,11 @@ static struct kb_client *client_find(struct kb_sched *s, struct kb_str key)
 {
 	size_t len = key.len < KB_SCHED_CLIENT_MAX ? key.len : KB_SCHED_CLIENT_MAX;
 	for (struct kb_client *c = s->clients; c; c = c->next)
-		if (c->key_len == len && (len == 0 || memcmp(c->key, key.data, len) == 0))
+		if (c->key_len == len && (len == 0 || memcmp(c->key, key.data, len) == 0)) {
+			if (c->n_seqs == 0 && c->tag < s->turn + 1)
+				c->tag = s->turn + 1; // it was away, and comes like a new one
 			return c;
+		}
 	struct kb_client *c = calloc(1, sizeof *c);
 	if (!c)
 		return NULL;
@@ -137,13 +150,52 @@ static struct kb_client *client_find(struct kb_sched *s, struct kb_str key)
 
 static void client_drop_if_idle(struct kb_sched *s, struct kb_client *c)
 {
-	if (c->n_seqs > 0)
+	if (c->n_seqs > 0 || c->scope.n_pages > 0)
 		return;
 	struct kb_client **at = &s->clients;
 	while (*at != c)
 		at = &(*at)->next;
 	*at = c->next;
 	free(c);
+}
+
+// --- pages ----------------------------------------------------------------------
+
+// Gives q's pages from entry `from` on to the model.
+static void write_page_row(struct kb_sched *s, const struct kb_seq *q, uint32_t from)
+{
+	uint32_t *row = s->model.page_row(s->model.ctx, q->row);
+	for (uint32_t i = from; i < q->pages.n; i++)
+		row[i] = q->pages.page[i];
+}
+
+// How q looks to the prefix cache, as far as its first n_tokens go.
+static struct kb_prefix_text text_so_far(struct kb_sched *s, struct kb_seq *q, uint32_t n_tokens)
+{
+	uint32_t n_same = 0, most = min_u32(s->n_shared, n_tokens);
+	while (n_same < most && q->token[n_same] == s->shared[n_same])
+		n_same++;
+	return (struct kb_prefix_text){&q->client->scope, n_same / KB_KV_PAGE_TOKENS, q->token, n_tokens};
+}
+
+// Keeps what is computed of q for whoever asks the same. Returns true when q's pages are others now.
+static bool keep_pages(struct kb_sched *s, struct kb_seq *q)
+{
+	if (s->options.no_prefix_cache)
+		return false;
+	const struct kb_prefix_text text = text_so_far(s, q, q->n_computed);
+	return kb_prefix_insert(&s->prefix, &text, &q->pages);
+}
+
+// As kb_page_list_grow, at the prefix cache's expense.
+static int grow(struct kb_sched *s, struct kb_page_list *list, uint32_t n)
+{
+	if (n > list->n && kb_prefix_make_room(&s->prefix, n - list->n) > 0)
+		for (struct kb_client *c = s->clients, *next; c; c = next) {
+			next = c->next;
+			client_drop_if_idle(s, c);
+		}
+	return kb_page_list_grow(list, &s->pages, n);
 }
 
 // --- lists ----------------------------------------------------------------------
@@ -185,6 +237,7 @@ static void running_remove(struct kb_sched *s, struct kb_seq *q)
 		i++;
 	s->n_running--;
 	memmove(s->running + i, s->running + i + 1, (s->n_running - i) * sizeof *s->running);
+	keep_pages(s, q); // a step in flight writes behind them
 	kb_page_list_clear(&q->pages, &s->pages);
 	s->row_used[q->row] = false;
 	q->n_computed = 0;
@@ -237,6 +290,7 @@ static void emit_done(struct kb_sched *s, const struct kb_seq *q, enum kb_sched_
 		.text = finish == KB_SCHED_CANCELLED ? (struct kb_str){0} : text_of(&q->text),
 		.prompt_tokens = q->n_prompt,
 		.completion_tokens = q->n_tokens - q->n_prompt,
+		.cached_tokens = q->n_cached,
 		.queue_us = admitted - q->submitted_us,
 		.prefill_us = first - admitted,
 		.decode_us = now_us - first,
@@ -335,14 +389,6 @@ int kb_sched_cancel(struct kb_sched *s, uint64_t id, uint64_t now_us)
 
 // --- planning ---------------------------------------------------------------------
 
-// Gives q's pages from entry `from` on to the model.
-static void write_page_row(struct kb_sched *s, const struct kb_seq *q, uint32_t from)
-{
-	uint32_t *row = s->model.page_row(s->model.ctx, q->row);
-	for (uint32_t i = from; i < q->pages.n; i++)
-		row[i] = q->pages.page[i];
-}
-
 static void preempt(struct kb_sched *s, struct kb_seq *q)
 {
 	running_remove(s, q);
@@ -366,24 +412,35 @@ static struct kb_seq *next_waiting(const struct kb_sched *s)
 	return best;
 }
 
-// Pages for all that q has to read and one token more; one page more for each who runs already, so that the next
-// few tokens do not preempt it again. Alone it needs no reserve.
+// Pages for what q has to read yet and one token more; one page more for each who runs already, so that the next few
+// tokens do not preempt it again. Alone it needs no reserve.
 static bool has_room(const struct kb_sched *s, const struct kb_seq *q)
 {
 	uint32_t tokens = q->n_tokens < q->limit ? q->n_tokens + 1 : q->n_tokens;
-	return s->pages.n_free >= pages_for(tokens) + s->n_running;
+	return s->pages.n_free + s->pages.n_idle >= pages_for(tokens) - q->pages.n + s->n_running;
+}
+
+// Pages for all of q's tokens: what the prefix cache has of them (all but one, which gives the first logits), then new
+// ones.
+static bool take_pages(struct kb_sched *s, struct kb_seq *q)
+{
+	const struct kb_prefix_text text = text_so_far(s, q, q->n_tokens - 1);
+	if (!s->options.no_prefix_cache && kb_prefix_match(&s->prefix, &text, &q->pages))
+		return false;
+	q->n_computed = q->pages.n * KB_KV_PAGE_TOKENS;
+	if (has_room(s, q) && grow(s, &q->pages, pages_for(q->n_tokens)) == 0)
+		return true;
+	kb_page_list_clear(&q->pages, &s->pages);
+	q->n_computed = 0;
+	return false;
 }
 
 static bool admit_one(struct kb_sched *s, uint64_t now_us)
 {
 	struct kb_seq *q = s->n_running < s->n_running_max ? next_waiting(s) : NULL;
 	// The one whose turn it is must not be overtaken by smaller ones for ever: if it does not fit, all wait.
-	if (!q || !has_room(s, q))
+	if (!q || !take_pages(s, q))
 		return false;
-	if (kb_page_list_grow(&q->pages, &s->pages, pages_for(q->n_tokens))) {
-		kb_page_list_clear(&q->pages, &s->pages); // out of memory: try again in the next step
-		return false;
-	}
 	waiting_remove(s, q);
 	q->row = 0;
 	while (s->row_used[q->row])
@@ -395,6 +452,8 @@ static bool admit_one(struct kb_sched *s, uint64_t now_us)
 			s->turn = q->client->tag;
 		q->client->tag = s->turn + 1;
 		q->admitted_us = now_us;
+		q->n_cached = min_u32(q->n_computed, q->n_prompt);
+		s->cached_tokens += q->n_cached;
 	}
 	q->was_preempted = false;
 	kb__seq_set_state(q, KB_SEQ_PREFILL);
@@ -439,7 +498,7 @@ static void reserve_pages(struct kb_sched *s)
 	for (uint32_t i = 0; i < s->n_running; i++) {
 		struct kb_seq *q = s->running[i];
 		uint32_t had = q->pages.n, need = pages_for(q->n_computed + q->n_step);
-		while (kb_page_list_grow(&q->pages, &s->pages, need) != 0) {
+		while (grow(s, &q->pages, need) != 0) {
 			struct kb_seq *newest = s->running[s->n_running - 1];
 			preempt(s, newest);
 			if (newest == q)
@@ -557,8 +616,11 @@ static void settle_one(struct kb_sched *s, struct kb_seq *q, int rc, const struc
 	q->n_step = 0;
 	if (q->out == UINT32_MAX)
 		return;
-	if (q->state == KB_SEQ_PREFILL)
+	if (q->state == KB_SEQ_PREFILL) {
 		kb__seq_set_state(q, KB_SEQ_DECODE);
+		if (keep_pages(s, q))
+			write_page_row(s, q, 0);
+	}
 	take_token(s, q, now_us);
 }
 
@@ -582,12 +644,16 @@ void kb_sched_destroy(struct kb_sched *s)
 		seq_end(s, s->waiting);
 	while (s->running && s->n_running > 0)
 		seq_end(s, s->running[s->n_running - 1]);
+	kb_prefix_finish(&s->prefix);
+	while (s->clients)
+		client_drop_if_idle(s, s->clients);
 	kb_pages_finish(&s->pages);
 	kb_sampler_scratch_finish(&s->scratch);
 	free(s->running);
 	free(s->step);
 	free(s->row_used);
 	free(s->batch_data);
+	free(s->shared);
 	free(s);
 }
 
@@ -597,8 +663,10 @@ void kb_sched_stats(const struct kb_sched *s, struct kb_sched_stats *ret)
 		.running = s->n_running,
 		.waiting = s->n_waiting,
 		.kv_pages = s->pages.total,
-		.kv_pages_used = s->pages.total - s->pages.n_free,
+		.kv_pages_used = s->pages.total - s->pages.n_free - s->pages.n_idle,
+		.kv_pages_idle = s->pages.n_idle,
 		.prompt_tokens = s->prompt_tokens,
+		.cached_tokens = s->cached_tokens,
 		.generated_tokens = s->generated_tokens,
 		.steps = s->steps,
 		.step_us = s->step_us,
@@ -606,21 +674,41 @@ void kb_sched_stats(const struct kb_sched *s, struct kb_sched_stats *ret)
 	};
 }
 
+// Every reference to a page is a running request's or the prefix cache's.
+static bool pages_are_sound(const struct kb_sched *s)
+{
+	uint16_t *refs = calloc(s->pages.total + 1, sizeof *refs);
+	if (!refs)
+		return false;
+	for (uint32_t i = 0; i < s->n_running; i++)
+		for (uint32_t p = 0; p < s->running[i]->pages.n; p++)
+			refs[s->running[i]->pages.page[p]]++;
+	for (uint32_t p = 0; p < s->pages.total; p++)
+		refs[p] += s->pages.is_kept[p];
+	bool is_sound = memcmp(refs, s->pages.refs, s->pages.total * sizeof *refs) == 0;
+	free(refs);
+	return is_sound && kb_pages_is_sound(&s->pages) && kb_prefix_is_sound(&s->prefix);
+}
+
+// What a running request will write is its own.
+static bool running_is_sound(const struct kb_sched *s, const struct kb_seq *q)
+{
+	if (q->state != KB_SEQ_PREFILL && q->state != KB_SEQ_DECODE)
+		return false;
+	if (!s->row_used[q->row] || q->n_computed >= q->n_tokens || q->n_tokens > q->limit)
+		return false;
+	for (uint32_t p = q->n_computed / KB_KV_PAGE_TOKENS; p < q->pages.n; p++)
+		if (s->pages.refs[q->pages.page[p]] != 1)
+			return false;
+	return q->pages.n >= pages_for(q->n_computed);
+}
+
 bool kb_sched_is_sound(const struct kb_sched *s)
 {
-	if (!kb_pages_is_sound(&s->pages))
-		return false;
-	uint32_t used = 0, rows = 0, n_waiting = 0, n_seqs = 0;
-	for (uint32_t i = 0; i < s->n_running; i++) {
-		const struct kb_seq *q = s->running[i];
-		if (q->state != KB_SEQ_PREFILL && q->state != KB_SEQ_DECODE)
+	uint32_t rows = 0, n_waiting = 0, n_seqs = 0, n_kept = s->prefix.shared.n_pages;
+	for (uint32_t i = 0; i < s->n_running; i++)
+		if (!running_is_sound(s, s->running[i]) || (i > 0 && s->running[i - 1]->order >= s->running[i]->order))
 			return false;
-		if (!s->row_used[q->row] || (i > 0 && s->running[i - 1]->order >= q->order))
-			return false;
-		if (q->pages.n < pages_for(q->n_computed) || q->n_computed >= q->n_tokens || q->n_tokens > q->limit)
-			return false;
-		used += q->pages.n;
-	}
 	for (uint32_t i = 0; i < s->model.max_seqs; i++)
 		rows += s->row_used[i];
 	for (const struct kb_seq *q = s->waiting; q; q = q->next) {
@@ -628,11 +716,17 @@ bool kb_sched_is_sound(const struct kb_sched *s)
 			return false;
 		n_waiting++;
 	}
-	for (const struct kb_client *c = s->clients; c; c = c->next)
+	for (const struct kb_client *c = s->clients; c; c = c->next) {
+		if (c->n_seqs == 0 && c->scope.n_pages == 0)
+			return false;
 		n_seqs += c->n_seqs;
+		n_kept += c->scope.n_pages;
+	}
+	for (uint32_t p = 0; p < s->pages.total; p++)
+		n_kept -= s->pages.is_kept[p];
 	uint32_t ended = 0; // cancelled, but still in flight
 	for (uint32_t i = 0; i < s->n_step; i++)
 		ended += s->step[i]->state == KB_SEQ_DONE;
-	return used == s->pages.total - s->pages.n_free && rows == s->n_running && n_waiting == s->n_waiting &&
+	return pages_are_sound(s) && n_kept == 0 && rows == s->n_running && n_waiting == s->n_waiting &&
 		   n_seqs == s->n_running + s->n_waiting + ended;
 }

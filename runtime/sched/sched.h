@@ -11,6 +11,9 @@
 // back, waits at the head of the queue, and is read anew including what it has generated (preemption by
 // recomputing); the oldest is never preempted, so every request ends.
 //
+// What a client's requests have in common with its earlier ones from the start on is not read again (prefix.h). Pages
+// that nobody uses stay for that until they are needed.
+//
 // An answer depends on its own request only, never on batch mates, preemption or resumption: the model is
 // batch-invariant and the sampler's randomness is a function of (seed, token index).
 #pragma once
@@ -72,6 +75,11 @@ struct kb_sched_events {
 struct kb_sched_options {
 	uint32_t queue_max;    // waiting requests; 0: 256
 	uint32_t mixed_tokens; // budget of a step that also decodes, so that answers do not stutter; 0: 64
+	bool no_prefix_cache;
+	// A beginning (of a system prompt) that all clients may know of each other that they use it: its pages are kept
+	// once for all. Copied.
+	const uint32_t *shared;
+	uint32_t n_shared;
 };
 
 // Everything is copied by submit.
@@ -92,8 +100,9 @@ struct kb_sched_request {
 };
 
 struct kb_sched_stats {
-	uint32_t running, waiting, kv_pages, kv_pages_used;
-	uint64_t prompt_tokens, generated_tokens, steps, step_us, preemptions;
+	uint32_t running, waiting, kv_pages;
+	uint32_t kv_pages_used, kv_pages_idle; // by running requests; kept for later ones
+	uint64_t prompt_tokens, cached_tokens, generated_tokens, steps, step_us, preemptions;
 };
 
 struct kb_sched;

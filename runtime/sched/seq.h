@@ -24,6 +24,7 @@ struct kb_seq {
 	uint32_t *token; // (limit) prompt, then generated
 	uint32_t n_tokens, n_prompt, limit;
 	uint32_t n_computed; // tokens whose K and V are in the pages
+	uint32_t n_cached;   // of the prompt, that the prefix cache had when it was first admitted
 	uint32_t row;        // of the model's page table; valid while admitted
 	struct kb_page_list pages;
 

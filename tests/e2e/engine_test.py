@@ -213,6 +213,35 @@ def test_preemption():
     e.close()
 
 
+def test_prefix_cache():
+    """A long beginning that two prompts share is read once for each client, and answers are the same as without."""
+    facts = " ".join("Room %d of the north wing belongs to department %d." % (i, i * 7 % 31) for i in range(80))
+    prompts = [facts + " Question: who sits in room %d? Answer: department" % n for n in (12, 47, 12)]
+    e = start("--no-prefix-cache")
+    plain = [e.ask(p, max_new=8) for p in prompts[:2]]
+    again = e.ask(prompts[1], max_new=8)["end"]
+    tap.ok(all(a["end"]["cached_tokens"] == 0 for a in plain) and again["cached_tokens"] == 0, "the cache can be off")
+    e.close()
+    e = start()
+    first, second = (e.ask(p, max_new=8) for p in prompts[:2])
+    tap.ok([a["tokens"] for a in (first, second)] == [a["tokens"] for a in plain], "the same answers with the cache",
+           [first["text"], second["text"]])
+    n, known = second["end"]["prompt_tokens"], second["end"]["cached_tokens"]
+    tap.ok(first["end"]["cached_tokens"] == 0 and n > 1000 and n - 48 < known < n, "a shared beginning is read once",
+           "%d of %d tokens known, read in %d instead of %d ms" %
+           (known, n, second["end"]["prefill_us"] / 1e3, first["end"]["prefill_us"] / 1e3))
+    other = e.ask(prompts[2], max_new=8, client="somebody else")
+    tap.ok(other["end"]["cached_tokens"] == 0 and other["tokens"] == first["tokens"], "for nobody else than its client")
+    for i, p in enumerate(prompts):
+        e.send(submit(20 + i, p, max_new=8))
+    together = e.answers(range(20, 23))
+    tap.ok(all(together[20 + i]["tokens"] == (first, second, first)[i]["tokens"] for i in range(3)),
+           "by several at once")
+    s = e.stats()
+    tap.ok(s["kv_pages_used"] == 0, "kept pages are not used pages", s)
+    e.close()
+
+
 def test_second_start():
     e = start()
     ready = time.monotonic() - e.started
@@ -250,6 +279,7 @@ def main():
     test_hostile_frame()
     test_back_pressure()
     test_preemption()
+    test_prefix_cache()
     test_second_start()
     test_doctor()
     return tap.finish()
