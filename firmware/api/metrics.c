@@ -70,9 +70,13 @@ static void engine_rows(struct kb_json *j, const struct kb_gauges *g)
 	engines(j, g, "requests_deferred", "gauge", "Sequences waiting in the engine.", AT(engine_waiting));
 	engines(j, g, "kv_pages", "gauge", "Pages of KV memory.", AT(kv_pages));
 	engines(j, g, "kv_pages_used", "gauge", "Pages of KV memory in use.", AT(kv_pages_used));
+	engines(j, g, "kv_pages_idle", "gauge", "Pages of KV memory kept for later requests.", AT(kv_pages_idle));
 	engines(j, g, "engine_resident_bytes", "gauge", "Resident memory of the engine.", AT(resident_bytes));
 	engines(
 		j, g, "preemptions_total", "counter", "Sequences that were put back for lack of KV memory.", AT(preemptions));
+	engines(
+		j, g, "guessed_tokens_total", "counter", "Tokens guessed ahead (speculative decoding).", AT(guessed_tokens));
+	engines(j, g, "guessed_right_total", "counter", "Guessed tokens that came.", AT(guessed_right));
 	engines(j, g, "engine_steps_total", "counter", "Batch steps.", AT(steps));
 #undef AT
 	head(j, "kv_cache_usage_ratio", "gauge", "Used part of the KV memory, 0 to 1.");

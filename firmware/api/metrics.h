@@ -37,7 +37,9 @@ struct kb_gauges {
 	struct kb_engine_gauges {
 		const char *model;
 		int is_up;
-		uint64_t jobs, engine_running, engine_waiting, kv_pages, kv_pages_used, resident_bytes, preemptions, steps;
+		uint64_t jobs, engine_running, engine_waiting, kv_pages, kv_pages_used, kv_pages_idle, resident_bytes,
+			preemptions, steps;
+		uint64_t guessed_tokens, guessed_right;
 		double step_s;
 		int has_stats;
 	} engines[KB_ENGINES_MAX];

@@ -10,6 +10,7 @@
 #include "text/tok.h"
 #include <stdbool.h>
 
+#define KB_ENGINE_GUESSES 15u     // KB_DRAFT_MAX: the scheduler uses as many as pay
 #define KB_ENGINE_KV_TOKENS 8192u // KV cache where nothing is said: all sequences together
 
 // What the command line says. Strings live as long as the program.
@@ -25,6 +26,7 @@ struct kb_engine_options {
 	bool no_sandbox;      // tests under sanitizers
 	bool no_import;       // copy weights even where they could be used in place
 	bool no_prefix_cache; // read every prompt from its first token on
+	uint32_t guesses;     // tokens of an answer that a step may check ahead of time (sched/draft.h)
 	bool json;
 	uint32_t prompt_tokens, decode_tokens; // --bench
 };

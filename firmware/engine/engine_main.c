@@ -67,6 +67,7 @@ static const struct option {
 	{"--prompt", "N", parse_u32, AT(prompt_tokens), "--bench: tokens to read (128)"},
 	{"--decode", "N", parse_u32, AT(decode_tokens), "--bench: tokens to generate (64)"},
 	{"--json", NULL, NULL, AT(json), "--bench: one JSON object"},
+	{"--speculate", "N", parse_u32, AT(guesses), "guessed tokens checked at once, at most (15); 0: none"},
 	{"--no-prefix-cache", NULL, NULL, AT(no_prefix_cache), "read every prompt from its first token on"},
 	{"--no-import", NULL, NULL, AT(no_import), "copy the weights even where they could be used in place"},
 	{"--no-sandbox", NULL, NULL, AT(no_sandbox), NULL},
@@ -111,7 +112,7 @@ static int take_option(struct kb_engine_options *o, char **argv, int i, int argc
 
 int main(int argc, char **argv)
 {
-	struct kb_engine_options o = {0};
+	struct kb_engine_options o = {.guesses = KB_ENGINE_GUESSES};
 	const struct mode *mode = NULL;
 	char *arguments[4] = {0};
 	int n_arguments = 0;

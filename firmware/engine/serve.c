@@ -193,12 +193,15 @@ static void send_stats(struct server *s, uint64_t id)
 		.waiting = st.waiting,
 		.kv_pages = st.kv_pages,
 		.kv_pages_used = st.kv_pages_used,
+		.kv_pages_idle = st.kv_pages_idle,
 		.prompt_tokens = st.prompt_tokens,
 		.generated_tokens = st.generated_tokens,
 		.steps = st.steps,
 		.step_us = st.step_us,
 		.resident_bytes = kb_engine_resident(&s->engine),
 		.preemptions = st.preemptions,
+		.guessed_tokens = st.guessed_tokens,
+		.guessed_right = st.guessed_right,
 	};
 	put(s, &msg);
 }
@@ -381,7 +384,8 @@ static int start(struct server *s, int fd, struct kb_err *err)
 	// Only now: a loop that was made before the sandbox closed would rely on io_uring, which it forbids.
 	if (uv_loop_init(&s->loop) || uv_timer_init(&s->loop, &s->last_words))
 		return kb_fail(err, KB_EIO, "no event loop");
-	const struct kb_sched_options options = {.no_prefix_cache = s->engine.options->no_prefix_cache};
+	const struct kb_sched_options options = {
+		.draft_max = s->engine.options->guesses, .no_prefix_cache = s->engine.options->no_prefix_cache};
 	int rc = kb_sched_create(&model, s->engine.tok, &options, &events, err, &s->sched);
 	if (rc)
 		return rc;

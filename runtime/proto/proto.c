@@ -248,12 +248,15 @@ static void walk_stats(struct codec *c, struct kb_msg_stats *s)
 	walk_u32(c, &s->waiting);
 	walk_u32(c, &s->kv_pages);
 	walk_u32(c, &s->kv_pages_used);
+	walk_u32(c, &s->kv_pages_idle);
 	walk_u64(c, &s->prompt_tokens);
 	walk_u64(c, &s->generated_tokens);
 	walk_u64(c, &s->steps);
 	walk_u64(c, &s->step_us);
 	walk_u64(c, &s->resident_bytes);
 	walk_u64(c, &s->preemptions);
+	walk_u64(c, &s->guessed_tokens);
+	walk_u64(c, &s->guessed_right);
 }
 
 static void walk_body(struct codec *c, struct kb_msg *m)

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KB_PROTO_VERSION 1u
+#define KB_PROTO_VERSION 2u
 #define KB_FRAME_MAX (16u << 20) // a prompt of the largest context as text, with room to spare
 #define KB_MESSAGES_MAX 4096u    // messages of one chat
 #define KB_STOP_MAX 16u          // stop strings of one request (OpenAI allows 4)
@@ -116,8 +116,9 @@ struct kb_msg_pong {
 	struct kb_str text;
 };
 struct kb_msg_stats {
-	uint32_t running, waiting, kv_pages, kv_pages_used;
+	uint32_t running, waiting, kv_pages, kv_pages_used, kv_pages_idle;
 	uint64_t prompt_tokens, generated_tokens, steps, step_us, resident_bytes, preemptions;
+	uint64_t guessed_tokens, guessed_right;
 };
 
 struct kb_msg {

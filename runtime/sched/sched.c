@@ -1,4 +1,6 @@
 #include "sched/sched.h"
+#include "sched/budget.h"
+#include "sched/pace.h"
 #include "sched/prefix.h"
 #include "sched/seq.h"
 #include <assert.h>
@@ -6,7 +8,6 @@
 #include <string.h>
 
 #define QUEUE_DEFAULT 256u
-#define MIXED_DEFAULT 64u
 
 // A client with at least one request or page in the prefix cache. tag: when its turn is; it grows by one with each
 // admission.
@@ -45,7 +46,9 @@ struct kb_sched {
 	struct kb_sampler_scratch scratch; // run's
 	uint32_t *batch_data;              // token, position, slot, seq (max_tokens each), out_row (max_out)
 
+	struct kb_pace pace;
 	uint64_t prompt_tokens, cached_tokens, generated_tokens, steps, step_us, preemptions;
+	uint64_t guessed_tokens, guessed_right;
 };
 
 static int step_of_model(void *ctx, const struct kb_batch *batch, struct kb_err *err, const float **ret_logits)
@@ -100,7 +103,8 @@ int kb_sched_create(const struct kb_sched_model *model, const struct kb_tok *tok
 	if (!s->options.queue_max)
 		s->options.queue_max = QUEUE_DEFAULT;
 	if (!s->options.mixed_tokens)
-		s->options.mixed_tokens = MIXED_DEFAULT;
+		s->options.mixed_tokens = model->max_tokens;
+	s->options.draft_max = min_u32(s->options.draft_max, KB_DRAFT_MAX);
 	s->limit = (uint32_t)(model->kv_pages < UINT32_MAX / KB_KV_PAGE_TOKENS
 							  ? min_u32(model->context, model->kv_pages * KB_KV_PAGE_TOKENS)
 							  : model->context);
@@ -461,44 +465,18 @@ static bool admit_one(struct kb_sched *s, uint64_t now_us)
 	return true;
 }
 
-// How many tokens of each running request go into the step.
-static void share_budget(struct kb_sched *s)
-{
-	uint32_t n_decoding = 0, n_reading = 0;
-	for (uint32_t i = 0; i < s->n_running; i++) {
-		struct kb_seq *q = s->running[i];
-		q->n_step = q->state == KB_SEQ_DECODE;
-		n_decoding += q->state == KB_SEQ_DECODE;
-		n_reading += q->state == KB_SEQ_PREFILL;
-	}
-	uint32_t budget = s->model.max_tokens;
-	if (n_decoding > 0) {
-		uint32_t mixed = s->options.mixed_tokens;
-		if (mixed < n_decoding + n_reading)
-			mixed = n_decoding + n_reading;
-		budget = min_u32(budget, mixed) - n_decoding;
-	}
-	// Equal shares; what one does not use goes to the others, oldest first.
-	for (uint32_t round = 0; round < 2; round++) {
-		uint32_t share = n_reading ? (budget + n_reading - 1) / n_reading : 0;
-		for (uint32_t i = 0; i < s->n_running && budget > 0; i++) {
-			struct kb_seq *q = s->running[i];
-			if (q->state != KB_SEQ_PREFILL)
-				continue;
-			uint32_t n = min_u32(q->n_tokens - q->n_computed - q->n_step, min_u32(round ? budget : share, budget));
-			q->n_step += n;
-			budget -= n;
-		}
-	}
-}
-
 // Oldest first; whoever is newest pays.
 static void reserve_pages(struct kb_sched *s)
 {
 	for (uint32_t i = 0; i < s->n_running; i++) {
 		struct kb_seq *q = s->running[i];
-		uint32_t had = q->pages.n, need = pages_for(q->n_computed + q->n_step);
-		while (grow(s, &q->pages, need) != 0) {
+		uint32_t had = q->pages.n;
+		while (grow(s, &q->pages, pages_for(q->n_computed + q->n_step)) != 0) {
+			if (q->n_draft > 0) { // nobody is put back for a guess
+				q->n_step -= q->n_draft;
+				q->n_draft = 0;
+				continue;
+			}
 			struct kb_seq *newest = s->running[s->n_running - 1];
 			preempt(s, newest);
 			if (newest == q)
@@ -516,15 +494,16 @@ static void batch_add(struct kb_sched *s, struct kb_seq *q, struct kb_batch *b)
 	uint32_t *out_row = seq + s->model.max_tokens;
 	for (uint32_t i = 0; i < q->n_step; i++) {
 		uint32_t at = q->n_computed + i, n = b->n_tokens++;
-		token[n] = q->token[at];
+		token[n] = at < q->n_tokens ? q->token[at] : q->guess[at - q->n_tokens];
 		position[n] = at;
 		slot[n] = q->pages.page[at / KB_KV_PAGE_TOKENS] * KB_KV_PAGE_TOKENS + at % KB_KV_PAGE_TOKENS;
 		seq[n] = q->row;
 	}
 	q->out = UINT32_MAX;
-	if (q->n_computed + q->n_step == q->n_tokens) {
-		q->out = b->n_out++;
-		out_row[q->out] = b->n_tokens - 1;
+	if (q->n_computed + q->n_step >= q->n_tokens) {
+		q->out = b->n_out;
+		for (uint32_t i = 0; i <= q->n_draft; i++)
+			out_row[b->n_out++] = b->n_tokens - 1 - q->n_draft + i;
 	}
 	q->in_flight = true;
 	s->step[s->n_step++] = q;
@@ -535,7 +514,12 @@ bool kb_sched_plan(struct kb_sched *s, uint64_t now_us) /* see sched.h */
 	assert(!s->is_stepping);
 	while (admit_one(s, now_us))
 		;
-	share_budget(s);
+	const struct kb_budget budget = {.pace = &s->pace,
+		.max_tokens = s->model.max_tokens,
+		.max_out = s->model.max_out,
+		.mixed_tokens = s->options.mixed_tokens,
+		.draft_max = s->options.draft_max};
+	kb__budget_share(&budget, s->running, s->n_running);
 	reserve_pages(s);
 	uint32_t *data = s->batch_data, n = s->model.max_tokens;
 	struct kb_batch b = {.token = data, .position = data + n, .slot = data + 2 * n, .seq = data + 3 * n};
@@ -567,38 +551,51 @@ static struct kb_sched_logprob logprob_of(const struct kb_seq *q, uint32_t token
 	return (struct kb_sched_logprob){token, logprob, kb_tok_piece(q->tok, token)};
 }
 
-static void emit_token(struct kb_sched *s, const struct kb_seq *q)
+static void emit_token(struct kb_sched *s, const struct kb_seq *q, const struct kb_seq_sample *a)
 {
-	struct kb_sched_token t = {.token = q->sampled, .text = text_of(&q->text), .has_logprob = q->logprobs > 0};
+	struct kb_sched_token t = {.token = a->token, .text = text_of(&q->text), .has_logprob = q->logprobs > 0};
 	if (t.has_logprob) {
-		t.chosen = logprob_of(q, q->sampled, q->logprob);
+		t.chosen = logprob_of(q, a->token, a->logprob);
 		t.n_top = q->logprobs - 1u;
 		for (uint32_t i = 0; i < t.n_top; i++)
-			t.top[i] = logprob_of(q, q->top[i].token, q->top[i].logprob);
+			t.top[i] = logprob_of(q, a->top[i].token, a->top[i].logprob);
 	}
 	s->events.token(s->events.ctx, q->id, &t);
 }
 
-// A token was sampled for q: text, stops, limits, events.
-static void take_token(struct kb_sched *s, struct kb_seq *q, uint64_t now_us)
+// A token was sampled for q: text, stops, limits, events. Returns true while q goes on.
+static bool take_token(struct kb_sched *s, struct kb_seq *q, const struct kb_seq_sample *a, uint64_t now_us)
 {
 	struct kb_err err = {0};
 	if (q->first_token_us == KB_SEQ_NEVER)
 		q->first_token_us = now_us;
-	if (kb__seq_is_end(q, q->sampled)) {
+	if (kb__seq_is_end(q, a->token)) {
 		complete(s, q, KB_SCHED_STOP, now_us);
-		return;
+		return false;
 	}
-	int rc = kb__seq_feed(q, q->sampled);
+	int rc = kb__seq_say(q, a->token);
 	if (rc) {
 		kb_fail(&err, rc, "token %u of the answer: %s", q->n_tokens - q->n_prompt, kb_err_message(rc));
 		fail(s, q, &err);
-		return;
+		return false;
 	}
 	s->generated_tokens++;
-	emit_token(s, q);
-	if (kb__seq_is_complete(q))
-		complete(s, q, q->is_stopped ? KB_SCHED_STOP : KB_SCHED_LENGTH, now_us);
+	emit_token(s, q, a);
+	if (!kb__seq_is_complete(q))
+		return true;
+	complete(s, q, q->is_stopped ? KB_SCHED_STOP : KB_SCHED_LENGTH, now_us);
+	return false;
+}
+
+// Guesses that were made, also those that no step checked, are compared with what came.
+static void learn(struct kb_sched *s, struct kb_seq *q)
+{
+	uint32_t n_right = 0, n = min_u32(q->n_sampled, q->n_guesses);
+	while (n_right < n && q->sampled[n_right].token == q->guess[n_right])
+		n_right++;
+	kb_draft_learn(&q->draft, q->agreed, n_right, n_right < n);
+	s->guessed_tokens += q->n_draft;
+	s->guessed_right += q->n_sampled - 1;
 }
 
 static void settle_one(struct kb_sched *s, struct kb_seq *q, int rc, const struct kb_err *err, uint64_t now_us)
@@ -612,7 +609,7 @@ static void settle_one(struct kb_sched *s, struct kb_seq *q, int rc, const struc
 		fail(s, q, err);
 		return;
 	}
-	q->n_computed += q->n_step;
+	q->n_computed += q->n_step - q->n_draft;
 	q->n_step = 0;
 	if (q->out == UINT32_MAX)
 		return;
@@ -621,7 +618,12 @@ static void settle_one(struct kb_sched *s, struct kb_seq *q, int rc, const struc
 		if (keep_pages(s, q))
 			write_page_row(s, q, 0);
 	}
-	take_token(s, q, now_us);
+	learn(s, q);
+	for (uint32_t i = 0; i < q->n_sampled; i++) {
+		q->n_computed += i > 0; // the guess before this token was right: its K and V are there
+		if (!take_token(s, q, &q->sampled[i], now_us))
+			return;
+	}
 }
 
 void kb_sched_settle(struct kb_sched *s, int rc, const struct kb_err *err, uint64_t step_us, uint64_t now_us)
@@ -630,6 +632,8 @@ void kb_sched_settle(struct kb_sched *s, int rc, const struct kb_err *err, uint6
 	s->is_stepping = false;
 	s->steps++;
 	s->step_us += step_us;
+	if (rc == 0)
+		kb_pace_add(&s->pace, s->batch.n_tokens, step_us);
 	for (uint32_t i = 0; i < s->n_step; i++)
 		settle_one(s, s->step[i], rc, err, now_us);
 	s->n_step = 0;
@@ -667,6 +671,8 @@ void kb_sched_stats(const struct kb_sched *s, struct kb_sched_stats *ret)
 		.kv_pages_idle = s->pages.n_idle,
 		.prompt_tokens = s->prompt_tokens,
 		.cached_tokens = s->cached_tokens,
+		.guessed_tokens = s->guessed_tokens,
+		.guessed_right = s->guessed_right,
 		.generated_tokens = s->generated_tokens,
 		.steps = s->steps,
 		.step_us = s->step_us,

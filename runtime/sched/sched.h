@@ -5,7 +5,9 @@
 //   kb_sched_settle      events; ended requests give their pages back          /  the owner's thread
 // Between plan and settle the owner may call submit, cancel and stats, also while run is busy on another thread.
 //
-// Each step takes one token of every decoding request, then prompt pieces of the others up to the step's budget.
+// Each step takes one token of every decoding request, then prompt pieces of the others up to the step's budget, which
+// is what keeps the gap between two tokens of an answer within KB_SCHED_STRETCH of that without any prompt. Where only
+// answers run, guesses of their next tokens come along when they look worth their time.
 // Admission is fair between clients (round robin by client key, oldest first within one). A request is admitted
 // when the pages for what it has to read are free. When pages run out, the newest admitted request gives its pages
 // back, waits at the head of the queue, and is read anew including what it has generated (preemption by
@@ -26,6 +28,8 @@
 #include <stdint.h>
 
 #define KB_SCHED_TOP_MAX 20u    // logprob alternatives of a token
+#define KB_SCHED_STRETCH 1.8    // below 2, so that p95 of the gaps is within twice their median
+#define KB_SCHED_READ_MIN 4u    // prompt tokens of a step however long it takes: prompts go on, too
 #define KB_SCHED_CLIENT_MAX 64u // bytes of a client key; longer ones are told apart by these
 
 // What the scheduler asks of a model; kb_sched_model_of() makes it from a real one.
@@ -74,7 +78,8 @@ struct kb_sched_events {
 
 struct kb_sched_options {
 	uint32_t queue_max;    // waiting requests; 0: 256
-	uint32_t mixed_tokens; // budget of a step that also decodes, so that answers do not stutter; 0: 64
+	uint32_t mixed_tokens; // the most tokens of a step that also decodes; 0: as many as answers can bear
+	uint32_t draft_max;    // guesses of a request checked by one step (draft.h); at most KB_DRAFT_MAX; 0: none
 	bool no_prefix_cache;
 	// A beginning (of a system prompt) that all clients may know of each other that they use it: its pages are kept
 	// once for all. Copied.
@@ -102,6 +107,7 @@ struct kb_sched_request {
 struct kb_sched_stats {
 	uint32_t running, waiting, kv_pages;
 	uint32_t kv_pages_used, kv_pages_idle; // by running requests; kept for later ones
+	uint64_t guessed_tokens, guessed_right;
 	uint64_t prompt_tokens, cached_tokens, generated_tokens, steps, step_us, preemptions;
 };
 

@@ -18,8 +18,11 @@ void kb__seq_set_state(struct kb_seq *q, enum kb_seq_state to)
 static int replay(struct kb_seq *q, const struct kb_sched_request *r)
 {
 	int rc = 0;
-	for (uint32_t i = 0; i < r->n_resume && rc == 0 && !q->is_stopped; i++)
-		rc = kb__seq_feed(q, r->resume[i]);
+	for (uint32_t i = 0; i < r->n_resume && rc == 0 && !q->is_stopped; i++) {
+		rc = kb_sampler_accept(&q->sampler, r->resume[i], true);
+		if (rc == 0)
+			rc = kb__seq_say(q, r->resume[i]);
+	}
 	return rc;
 }
 
@@ -87,22 +90,35 @@ bool kb__seq_is_complete(const struct kb_seq *q)
 	return q->is_stopped || q->n_tokens == q->limit;
 }
 
+static int sample_row(struct kb_seq *q, struct kb_sampler_scratch *w, const float *logits, struct kb_err *err)
+{
+	struct kb_seq_sample *s = &q->sampled[q->n_sampled++];
+	int rc = kb_sampler_pick(&q->sampler, w, logits, err, &s->token);
+	if (rc == 0 && q->logprobs)
+		rc = kb_sampler_logprobs(logits, w->vocab, s->token, q->logprobs - 1u, err, &s->logprob, s->top);
+	if (rc)
+		return rc;
+	rc = kb_sampler_accept(&q->sampler, s->token, true);
+	return rc ? kb_fail(err, rc, "token %u of an answer: %s", q->n_tokens - q->n_prompt, kb_err_message(rc)) : 0;
+}
+
 int kb__seq_sample(struct kb_seq *q, struct kb_sampler_scratch *w, const float *logits, struct kb_err *err)
 {
-	int rc = kb_sampler_pick(&q->sampler, w, logits, err, &q->sampled);
-	if (rc == 0 && q->logprobs)
-		rc = kb_sampler_logprobs(logits, w->vocab, q->sampled, q->logprobs - 1u, err, &q->logprob, q->top);
+	int rc;
+	q->n_sampled = 0;
+	do
+		rc = sample_row(q, w, logits + (size_t)q->n_sampled * w->vocab, err);
+	while (rc == 0 && q->n_sampled <= q->n_draft && q->sampled[q->n_sampled - 1].token == q->guess[q->n_sampled - 1] &&
+		   !kb__seq_is_end(q, q->sampled[q->n_sampled - 1].token));
 	return rc;
 }
 
-int kb__seq_feed(struct kb_seq *q, uint32_t token)
+int kb__seq_say(struct kb_seq *q, uint32_t token)
 {
 	assert(q->n_tokens < q->limit);
 	q->token[q->n_tokens++] = token;
 	q->raw.len = q->text.len = 0;
-	int rc = kb_sampler_accept(&q->sampler, token, true);
-	if (rc == 0)
-		rc = kb_detok_push(&q->detok, q->tok, token, &q->raw);
+	int rc = kb_detok_push(&q->detok, q->tok, token, &q->raw);
 	if (rc == 0)
 		rc = kb_stops_push(&q->stops, (struct kb_str){(const char *)q->raw.data, q->raw.len}, &q->text, &q->is_stopped);
 	return rc;

@@ -6,6 +6,7 @@
 #pragma once
 #include "base/buf.h"
 #include "sample/stop.h"
+#include "sched/draft.h"
 #include "sched/pages.h"
 #include "sched/sched.h"
 #include "text/detok.h"
@@ -37,11 +38,18 @@ struct kb_seq {
 	bool ignore_eos, is_stopped; // is_stopped: by a stop string
 
 	// Of the step in flight.
-	uint32_t n_step;  // tokens taken into it
-	uint32_t out;     // row of the logits, or UINT32_MAX
-	uint32_t sampled; // by run, as the following
-	float logprob;
-	struct kb_sampler_choice top[KB_SCHED_TOP_MAX];
+	uint32_t n_step;             // tokens taken into it, guesses included
+	uint32_t out;                // first row of its 1 + n_draft rows of logits, or UINT32_MAX
+	uint32_t n_guesses, n_draft; // what may come next; the first n_draft of them are checked by the step
+	uint32_t agreed;             // tokens before the guesses that agree with where these are from
+	uint32_t guess[KB_DRAFT_MAX];
+	uint32_t n_sampled; // by run, as the following
+	struct kb_seq_sample {
+		uint32_t token;
+		float logprob;
+		struct kb_sampler_choice top[KB_SCHED_TOP_MAX];
+	} sampled[KB_DRAFT_MAX + 1];
+	struct kb_draft draft;
 
 	uint64_t submitted_us, admitted_us, first_token_us; // KB_SEQ_NEVER: not yet
 };
@@ -56,10 +64,11 @@ void kb__seq_set_state(struct kb_seq *q, enum kb_seq_state to);
 // True when nothing is left to generate.
 bool kb__seq_is_complete(const struct kb_seq *q);
 bool kb__seq_is_end(const struct kb_seq *q, uint32_t token);
-// Picks the next token (q->sampled) and its log probabilities. Touches only that and w.
+// Picks the next tokens (q->sampled) and their log probabilities from 1 + n_draft rows of logits: one behind the text,
+// and one more behind each guess that was right. Touches only these, the sampler and w.
 KB_MUST_CHECK int kb__seq_sample(
 	struct kb_seq *q, struct kb_sampler_scratch *w, const float *logits, struct kb_err *err);
-// Appends a generated token; q->text is what can be said now, q->is_stopped may become true.
-KB_MUST_CHECK int kb__seq_feed(struct kb_seq *q, uint32_t token);
+// Appends a generated token that the sampler knows; q->text is what can be said now, q->is_stopped may become true.
+KB_MUST_CHECK int kb__seq_say(struct kb_seq *q, uint32_t token);
 // The end without a stop string: q->text is what was held back.
 KB_MUST_CHECK int kb__seq_flush(struct kb_seq *q);

@@ -34,7 +34,7 @@ FRAMES = {
     "submit-text": frame(1, 2, submit(1, [], "Once upon", [], [], [])),
     "submit-tokens": frame(1, 3, submit(2, [], "", [1, 2, 3], [], [])),
     "cancel-ping-stats-quit": frame(2, 1) + frame(3, 2) + frame(4, 3) + frame(5, 0),
-    "ready": frame(32, 0, struct.pack("<I", 1) + text("llama") + text("SmolLM2") + text("llvmpipe")
+    "ready": frame(32, 0, struct.pack("<I", 2) + text("llama") + text("SmolLM2") + text("llvmpipe")
                    + struct.pack("<IIIIQQQ", 49152, 2048, 8, 16384, 1 << 27, 1 << 28, 134515008)),
     "progress": frame(33, 0, struct.pack("<QQ", 1, 2) + text("weights")),
     "accepted": frame(34, 1, struct.pack("<I", 12)),
@@ -44,7 +44,7 @@ FRAMES = {
     "done": frame(36, 1, b"\x01" + text("rest") + struct.pack("<IIIQQQ", 12, 64, 4, 10, 20, 30)),
     "error": frame(37, 1, struct.pack("<i", -5) + text("the context is exceeded")),
     "pong": frame(38, 2, struct.pack("<BI", 1, 900) + text("ok")),
-    "stats": frame(39, 3, struct.pack("<IIIIQQQQQQ", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)),
+    "stats": frame(39, 3, struct.pack("<IIIIIQQQQQQQQ", 1, 2, 3, 4, 11, 5, 6, 7, 8, 9, 10, 12, 13)),
 }
 
 os.makedirs(sys.argv[1], exist_ok=True)

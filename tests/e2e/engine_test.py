@@ -44,7 +44,7 @@ def test_start(e):
     threads = {t: status_of(int(t)) for t in os.listdir("/proc/%d/task" % e.process.pid)}
     tap.ok(all(t["Seccomp"].strip() == "2" for t in threads.values()), "on all %d threads" % len(threads))
     r = e.ready
-    tap.ok(r["version"] == 1 and r["arch"] == "llama" and r["vocab"] == 49152 and r["kv_tokens"] == 4096 and
+    tap.ok(r["version"] == 2 and r["arch"] == "llama" and r["vocab"] == 49152 and r["kv_tokens"] == 4096 and
            130e6 < r["parameters"] < 140e6, "READY describes the model", r)
     last = e.progress[-1] if e.progress else {}
     tap.ok(last.get("what") == "weights" and last["done"] == last["total"] > 0, "loading reports itself", last)
@@ -242,6 +242,31 @@ def test_prefix_cache():
     e.close()
 
 
+def test_guessing():
+    """Tokens that are guessed and checked together change neither a greedy nor a sampled answer."""
+    text = "Item 4711: one steel bolt, M8, galvanised. Item 4712: one steel nut, M8, galvanised. "
+    prompt = "A list:\n" + text * 3 + "\nThe same list, copied word by word:\n" + text
+    asks = [{"max_new": 60}, {"max_new": 60, "temperature": 0.7, "top_p": 0.95, "seed": 5, "repeat": 1.0},
+            {"max_new": 60, "temperature": 0.3, "seed": 8, "frequency": 0.1, "logprobs": 3}]
+    e = start("--speculate", "0")
+    plain = [e.ask(prompt, **a) for a in asks]
+    tap.ok(e.stats()["guessed_tokens"] == 0, "guessing can be off")
+    e.close()
+    e = start()
+    guessed = [e.ask(prompt, **a) for a in asks]
+    s = e.stats()
+
+    def said(answers):
+        return [[(m["token"], m["text"], m.get("logprob"), m.get("top")) for m in a["messages"] if m["type"] == TOKEN]
+                for a in answers]
+
+    tap.ok(said(guessed) == said(plain), "the same tokens, texts and log probabilities", [a["text"] for a in guessed])
+    ms = [sum(a["end"]["decode_us"] for a in x) / 1e3 for x in (plain, guessed)]
+    tap.ok(s["guessed_right"] > 20, "and fewer steps", "%d of %d guesses right, %d steps for %d tokens, %d instead of %d ms" %
+           (s["guessed_right"], s["guessed_tokens"], s["steps"], s["generated_tokens"], ms[1], ms[0]))
+    e.close()
+
+
 def test_second_start():
     e = start()
     ready = time.monotonic() - e.started
@@ -280,6 +305,7 @@ def main():
     test_back_pressure()
     test_preemption()
     test_prefix_cache()
+    test_guessing()
     test_second_start()
     test_doctor()
     return tap.finish()

@@ -83,9 +83,9 @@ def parse(kind, rid, body):
     elif kind == PONG:
         m["is_healthy"], m["device_us"], m["text"] = r.take("B"), r.take("I"), r.str().decode()
     elif kind == STATS_REPLY:
-        names = "running waiting kv_pages kv_pages_used prompt_tokens generated_tokens steps step_us resident_bytes " \
-                "preemptions"
-        m.update(zip(names.split(), r.take("IIIIQQQQQQ")))
+        names = "running waiting kv_pages kv_pages_used kv_pages_idle prompt_tokens generated_tokens steps step_us " \
+                "resident_bytes preemptions guessed_tokens guessed_right"
+        m.update(zip(names.split(), r.take("IIIIIQQQQQQQQ")))
     else:
         raise AssertionError("unknown message %d" % kind)
     assert r.at == len(body), "bytes left over in message %d" % kind

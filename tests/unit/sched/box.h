@@ -84,6 +84,8 @@ struct box {
 	struct kb_sched *sched;
 };
 
+static uint32_t draft_max; // of box_open
+
 static inline void box_open_with(
 	struct box *b, uint32_t kv_pages, uint32_t max_tokens, uint32_t max_seqs, const struct kb_sched_options *options)
 {
@@ -100,7 +102,8 @@ static inline void box_open_with(
 static inline void box_open(
 	struct box *b, uint32_t kv_pages, uint32_t max_tokens, uint32_t max_seqs, uint32_t queue_max)
 {
-	const struct kb_sched_options options = {.queue_max = queue_max, .mixed_tokens = max_tokens / 2};
+	const struct kb_sched_options options = {
+		.queue_max = queue_max, .mixed_tokens = max_tokens / 2, .draft_max = draft_max};
 	box_open_with(b, kv_pages, max_tokens, max_seqs, &options);
 }
 

@@ -14,9 +14,11 @@ struct fake {
 	uint32_t kv_pages, max_tokens, max_seqs, context;
 	uint32_t *rows;      // (max_seqs, kv_pages)
 	uint64_t *kv;        // (slots)
+	uint32_t *token;     // (slots) the same as it was given
 	float *logits;       // (max_seqs, FAKE_VOCAB)
 	uint32_t eos_one_in; // how often the answer ends by itself; 0: never
 	uint32_t ascii_only; // speak letters only
+	uint32_t period;     // 0, or: mostly repeat what stood so many tokens before
 	uint64_t steps, tokens, max_step;
 	int fail_with; // the next step's result
 };
@@ -37,11 +39,16 @@ static inline uint32_t fake_best(const struct fake *f, uint64_t h)
 	return FAKE_BYTE + (uint32_t)(h >> 20) % (FAKE_VOCAB - FAKE_BYTE);
 }
 
-static inline void fake_logits(const struct fake *f, uint64_t h, float *row)
+static inline bool fake_repeats(const struct fake *f, uint64_t h, uint32_t n)
+{
+	return f->period && n >= f->period && h % 8 != 0;
+}
+
+static inline void fake_logits(uint64_t h, uint32_t best, float *row)
 {
 	for (uint32_t i = 0; i < FAKE_VOCAB; i++)
 		row[i] = (float)(fake_mix(h, i) >> 40) * 0x1p-22f; // 0 to 4
-	row[fake_best(f, h)] = 5;
+	row[best] = 5;
 }
 
 static inline uint64_t fake_hash(const uint32_t *tokens, uint32_t n)
@@ -59,7 +66,8 @@ static inline uint32_t fake_expect(
 	uint32_t all[4096], n = n_prompt;
 	memcpy(all, prompt, n_prompt * sizeof *prompt);
 	while (n < n_prompt + max_new) {
-		uint32_t t = fake_best(f, fake_hash(all, n));
+		uint64_t h = fake_hash(all, n);
+		uint32_t t = fake_repeats(f, h, n) ? all[n - f->period] : fake_best(f, h);
 		if (t == FAKE_EOS)
 			break;
 		ret[n - n_prompt] = t;
@@ -98,13 +106,17 @@ static inline int fake_step(void *ctx, const struct kb_batch *b, struct kb_err *
 	for (uint32_t i = 0; i < b->n_tokens; i++) {
 		assert_int_equal(b->slot[i], fake_slot(f, b->seq[i], b->position[i]));
 		f->kv[b->slot[i]] = fake_mix(b->position[i], b->token[i]);
+		f->token[b->slot[i]] = b->token[i];
 	}
 	for (uint32_t o = 0; o < b->n_out; o++) {
-		uint32_t t = b->out_row[o];
+		uint32_t t = b->out_row[o], n = b->position[t] + 1;
 		uint64_t h = 1;
-		for (uint32_t p = 0; p <= b->position[t]; p++)
+		for (uint32_t p = 0; p < n; p++)
 			h = fake_mix(h, f->kv[fake_slot(f, b->seq[t], p)]);
-		fake_logits(f, h, f->logits + (size_t)o * FAKE_VOCAB);
+		uint32_t best = fake_best(f, h);
+		if (fake_repeats(f, h, n))
+			best = f->token[fake_slot(f, b->seq[t], n - f->period)];
+		fake_logits(h, best, f->logits + (size_t)o * FAKE_VOCAB);
 	}
 	*ret = f->logits;
 	return 0;
@@ -114,6 +126,7 @@ static inline struct kb_sched_model fake_model(struct fake *f)
 {
 	f->rows = calloc((size_t)f->max_seqs * f->kv_pages, sizeof *f->rows);
 	f->kv = calloc((size_t)f->kv_pages * KB_KV_PAGE_TOKENS, sizeof *f->kv);
+	f->token = calloc((size_t)f->kv_pages * KB_KV_PAGE_TOKENS, sizeof *f->token);
 	f->logits = calloc((size_t)f->max_seqs * FAKE_VOCAB, sizeof *f->logits);
 	memset(f->rows, 0xff, (size_t)f->max_seqs * f->kv_pages * sizeof *f->rows);
 	return (struct kb_sched_model){.ctx = f,
@@ -131,6 +144,7 @@ static inline void fake_finish(struct fake *f)
 {
 	free(f->rows);
 	free(f->kv);
+	free(f->token);
 	free(f->logits);
 }
 

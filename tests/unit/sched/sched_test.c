@@ -1,5 +1,6 @@
 // The scheduler against a model whose answers are known without it (fake.h).
 #include "box.h"
+#include "sched/draft.h"
 #include <pthread.h>
 
 static void one_request_says_what_the_model_says(void **state)
@@ -130,10 +131,11 @@ static void cancel_one(struct storm *s)
 
 // Arrivals, cancels and questions at random while steps run; every request ends exactly once, with a prefix of its
 // own greedy answer, and no page is lost.
+static uint32_t storm_period;
 static void storm(uint32_t pages, uint32_t max_tokens, uint32_t max_seqs, uint32_t rounds)
 {
 	static struct storm s;
-	s = (struct storm){.box.fake = {.eos_one_in = 60}, .next = 1};
+	s = (struct storm){.box.fake = {.eos_one_in = 60, .period = storm_period}, .next = 1};
 	box_open(&s.box, pages, max_tokens, max_seqs, 12);
 	for (uint32_t round = 0; round < rounds; round++) {
 		struct running r = {.sched = s.box.sched};
@@ -179,6 +181,11 @@ static void storms_leave_nothing_behind(void **state)
 		storm(64, 8, 8, 1500);
 	}
 	n_common = 0;
+	draft_max = KB_DRAFT_MAX;
+	storm_period = 7;
+	storm(8, 16, 4, 1500);
+	storm(64, 32, 16, 1500);
+	storm_period = draft_max = 0;
 }
 
 static void cancel_frees_pages_at_once_even_in_a_step(void **state)
