@@ -14,7 +14,7 @@ _Static_assert(16 + sizeof(struct kb_push_rope) <= KB_CHAIN_OP_BYTES, "ops fit t
 _Static_assert(16 + sizeof(struct kb_push_attention) <= KB_CHAIN_OP_BYTES, "ops fit their stride");
 
 // From some tokens on, the work of a dispatch is far longer than its start.
-#define CHAIN_TOKENS_MAX 8u
+#define CHAIN_TOKENS_MAX 32u
 // lavapipe's pool has a thread a core; more than a few do not gain for one token's work.
 #define RESIDENTS_MAX 16u
 // Rounds of a wait (about 50 ns each): seconds in earnest, since another program may hold the core; short in the trial.
