@@ -138,7 +138,16 @@ int kb_daemon_open(struct kb_daemon *d, struct kb_err *err)
 	d->limiter.rate = d->o.client_rate;
 	d->limiter.running_max = d->o.client_requests;
 	d->engine_options = (struct kb_engine_options){
-		&d->loop, d->o.engine_program, d->cache_dir, d->o.kv_tokens, d->o.max_seqs, d->o.hurry, &d->metrics};
+		.loop = &d->loop,
+		.program = d->o.engine_program,
+		.cache_dir = d->cache_dir,
+		.shared_system = d->o.shared_system,
+		.kv_tokens = d->o.kv_tokens,
+		.max_seqs = d->o.max_seqs,
+		.speculate = d->o.speculate,
+		.hurry = d->o.hurry,
+		.metrics = &d->metrics,
+	};
 	signal(SIGPIPE, SIG_IGN);
 	uv_loop_init(&d->loop);
 	uv_timer_init(&d->loop, &d->tick);

@@ -19,7 +19,8 @@ struct kb_address {
 };
 
 struct kb_options {
-	const char *state_dir, *engine_program, *model;
+	const char *state_dir, *engine_program, *model, *shared_system;
+	uint32_t speculate;               // or KB_ENGINES_CHOICE
 	struct kb_address listen, bearer; // bearer.port 0: off
 	uint32_t kv_tokens, max_seqs, max_engines, client_requests, client_rate;
 	uint32_t hurry; // tests: all time limits divided by this

@@ -45,15 +45,18 @@ struct kb_engine_wait {
 	bool is_stats;
 };
 
+#define KB_ENGINES_CHOICE UINT32_MAX // of options for which 0 means something
+
 enum kb_engine_state { KB_ENGINE_STOPPED, KB_ENGINE_LOADING, KB_ENGINE_READY, KB_ENGINE_RESTING };
 
 struct kb_engine_run; // one life of the process
 
 struct kb_engine_options {
 	uv_loop_t *loop;
-	const char *program, *cache_dir;
-	uint32_t kv_tokens, max_seqs; // 0: the engine's choice
-	uint32_t hurry;               // tests: all times divided by this
+	const char *program, *cache_dir, *shared_system; // shared_system: a file, or NULL
+	uint32_t kv_tokens, max_seqs;                    // 0: the engine's choice
+	uint32_t speculate;                              // or KB_ENGINES_CHOICE
+	uint32_t hurry;                                  // tests: all times divided by this
 	struct kb_metrics *metrics;
 };
 

@@ -73,6 +73,8 @@ static const struct option {
 	{"--max-engines", "N", parse_count, AT(max_engines), "models loaded at once (2)"},
 	{"--kv-tokens", "N", parse_count, AT(kv_tokens), "KV cache of an engine, in tokens (its choice)"},
 	{"--max-seqs", "N", parse_count, AT(max_seqs), "answers that an engine makes at once (its choice)"},
+	{"--shared-system", "FILE", parse_text, AT(shared_system), "a system prompt whose memory all clients share (none)"},
+	{"--speculate", "N", parse_count, AT(speculate), "tokens an answer may guess ahead; 0: none (its choice)"},
 	{"--client-requests", "N", parse_count, AT(client_requests), "answers for one client at once; 0: no limit (16)"},
 	{"--client-rate", "N", parse_count, AT(client_rate), "requests a second of one client; 0: no limit (20)"},
 	{"--hurry", "N", parse_count, AT(hurry), NULL},
@@ -115,6 +117,7 @@ int kb_options_parse(int argc, char **argv, struct kb_options *ret)
 {
 	*ret = (struct kb_options){.listen = {"127.0.0.1", 8443},
 		.max_engines = 2,
+		.speculate = KB_ENGINES_CHOICE,
 		.client_requests = KB_CLIENT_REQUESTS_DEFAULT,
 		.client_rate = KB_CLIENT_RATE_DEFAULT,
 		.hurry = 1};

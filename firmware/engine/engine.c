@@ -1,5 +1,6 @@
 #include "firmware/engine/engine.h"
 #include "base/log.h"
+#include "firmware/engine/shared.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,7 +86,9 @@ int kb_engine_open(struct kb_engine *e, const struct kb_engine_options *o,
 		e->cache_dir = slash ? strndup(o->cache, slash == o->cache ? 1 : (size_t)(slash - o->cache)) : strdup(".");
 		e->sandbox.cache_dir = e->cache_dir;
 	}
-	int rc = o->no_sandbox ? 0 : kb_sandbox_begin(&e->sandbox, err);
+	int rc = o->shared_system ? kb_shared_read(o->shared_system, err, &e->shared_system) : 0;
+	if (rc == 0 && !o->no_sandbox)
+		rc = kb_sandbox_begin(&e->sandbox, err);
 	if (rc == 0 && !o->no_sandbox && !e->sandbox.has_landlock)
 		kb_info("engine", "this kernel has no landlock: the sandbox is seccomp alone");
 	if (rc == 0)
@@ -110,6 +113,7 @@ void kb_engine_close(struct kb_engine *e)
 	if (e->statm >= 0)
 		close(e->statm);
 	free(e->cache_dir);
+	kb_buf_finish(&e->shared_system);
 	*e = (struct kb_engine){.statm = -1};
 }
 

@@ -1,6 +1,7 @@
 // The engine's parts, put together in the order that the sandbox wants: image file and device first, then the
 // sandbox closes, then what others wrote (metadata, tokenizer, weights) is read.
 #pragma once
+#include "base/buf.h"
 #include "firmware/engine/ping.h"
 #include "firmware/engine/sandbox.h"
 #include "firmware/engine/source.h"
@@ -18,15 +19,16 @@ struct kb_engine_options {
 	const char *image;
 	const char *device; // an index, part of a name, or NULL: the best; "reference": plain C, for tests
 	enum kb_op_vk_path path;
-	const char *cache;    // pipeline cache file, or NULL
-	uint32_t kv_tokens;   // 0: KB_ENGINE_KV_TOKENS, or the model's context where that is less
-	uint32_t max_seqs;    // 0: the model's default
-	uint32_t max_tokens;  // of a step; 0: the model's default
-	uint32_t fault_after; // tests: the device fails after so many steps; 0: never
-	bool no_sandbox;      // tests under sanitizers
-	bool no_import;       // copy weights even where they could be used in place
-	bool no_prefix_cache; // read every prompt from its first token on
-	uint32_t guesses;     // tokens of an answer that a step may check ahead of time (sched/draft.h)
+	const char *cache;         // pipeline cache file, or NULL
+	uint32_t kv_tokens;        // 0: KB_ENGINE_KV_TOKENS, or the model's context where that is less
+	uint32_t max_seqs;         // 0: the model's default
+	uint32_t max_tokens;       // of a step; 0: the model's default
+	uint32_t fault_after;      // tests: the device fails after so many steps; 0: never
+	bool no_sandbox;           // tests under sanitizers
+	bool no_import;            // copy weights even where they could be used in place
+	bool no_prefix_cache;      // read every prompt from its first token on
+	const char *shared_system; // file, or NULL: see shared.h
+	uint32_t guesses;          // tokens of an answer that a step may check ahead of time (sched/draft.h)
 	bool json;
 	uint32_t prompt_tokens, decode_tokens; // --bench
 };
@@ -43,7 +45,8 @@ struct kb_engine {
 	struct kb_err chat_error;
 	struct kb_model *model;
 	struct kb_ping *ping;
-	int statm; // /proc/self/statm, opened before the sandbox closed
+	struct kb_buf shared_system; // as read
+	int statm;                   // /proc/self/statm, opened before the sandbox closed
 	uint64_t page_bytes;
 };
 

@@ -68,6 +68,7 @@ static const struct option {
 	{"--decode", "N", parse_u32, AT(decode_tokens), "--bench: tokens to generate (64)"},
 	{"--json", NULL, NULL, AT(json), "--bench: one JSON object"},
 	{"--speculate", "N", parse_u32, AT(guesses), "guessed tokens checked at once, at most (15); 0: none"},
+	{"--shared-system", "FILE", parse_string, AT(shared_system), "a system prompt kept once for all clients"},
 	{"--no-prefix-cache", NULL, NULL, AT(no_prefix_cache), "read every prompt from its first token on"},
 	{"--no-import", NULL, NULL, AT(no_import), "copy the weights even where they could be used in place"},
 	{"--no-sandbox", NULL, NULL, AT(no_sandbox), NULL},

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "firmware/engine/engine.h"
 #include "firmware/engine/prompt.h"
+#include "firmware/engine/shared.h"
 #include "firmware/engine/trim.h"
 #include "firmware/engine/wire.h"
 #include "sched/sched.h"
@@ -384,9 +385,20 @@ static int start(struct server *s, int fd, struct kb_err *err)
 	// Only now: a loop that was made before the sandbox closed would rely on io_uring, which it forbids.
 	if (uv_loop_init(&s->loop) || uv_timer_init(&s->loop, &s->last_words))
 		return kb_fail(err, KB_EIO, "no event loop");
+	struct kb_buf shared = {0};
+	const struct kb_buf *system = &s->engine.shared_system;
+	int rc = 0;
+	if (system->len)
+		rc = kb_shared_tokens(&s->engine, (struct kb_str){(const char *)system->data, system->len}, err, &shared);
 	const struct kb_sched_options options = {
-		.draft_max = s->engine.options->guesses, .no_prefix_cache = s->engine.options->no_prefix_cache};
-	int rc = kb_sched_create(&model, s->engine.tok, &options, &events, err, &s->sched);
+		.draft_max = s->engine.options->guesses,
+		.no_prefix_cache = s->engine.options->no_prefix_cache,
+		.shared = (const uint32_t *)(const void *)shared.data,
+		.n_shared = (uint32_t)(shared.len / 4),
+	};
+	if (rc == 0)
+		rc = kb_sched_create(&model, s->engine.tok, &options, &events, err, &s->sched);
+	kb_buf_finish(&shared);
 	if (rc)
 		return rc;
 	s->wire.ctx = s;

@@ -242,6 +242,32 @@ def test_prefix_cache():
     e.close()
 
 
+def test_shared_system():
+    """A system prompt that the administrator shares is read once for all clients, and only that."""
+    path = os.path.join(scratch, "system.txt")
+    system = "You are the assistant of the north wing. " + "Be brief, be polite, never guess. " * 20
+    with open(path, "w") as f:
+        f.write(system + "\n")
+    chat = [("system", system), ("user", "Which wing is this? Answer with one word.")]
+    e = start()
+    plain = [e.ask("", messages=chat, max_new=12, client=c) for c in ("a", "b")]
+    tap.ok([a["end"]["cached_tokens"] for a in plain] == [0, 0], "without, clients share nothing")
+    e.close()
+    e = start("--shared-system", path)
+    a, b = (e.ask("", messages=chat, max_new=12, client=c) for c in ("a", "b"))
+    c = e.ask("", messages=[("system", "x" + system), chat[1]], max_new=1, client="c")
+    n = b["end"]["prompt_tokens"]
+    tap.ok(a["end"]["cached_tokens"] == 0 and n > b["end"]["cached_tokens"] > n - 48, "a shared system prompt is read once",
+           "%d of %d tokens known" % (b["end"]["cached_tokens"], n))
+    tap.ok(c["end"]["cached_tokens"] == 0, "another one is not")
+    tap.ok([x["tokens"] for x in (a, b)] == [x["tokens"] for x in plain], "with the same answers", a["text"])
+    e.close()
+    out = subprocess.run([ENGINE, "--serve", "0", MODEL, "--shared-system", path + "x"], stderr=subprocess.PIPE,
+                         stdin=subprocess.DEVNULL, timeout=60)
+    tap.ok(out.returncode == 1 and b"cannot be opened" in out.stderr, "a file that is not there is an error",
+           out.stderr.decode().splitlines()[:1])
+
+
 def test_guessing():
     """Tokens that are guessed and checked together change neither a greedy nor a sampled answer."""
     text = "Item 4711: one steel bolt, M8, galvanised. Item 4712: one steel nut, M8, galvanised. "
@@ -306,6 +332,7 @@ def main():
     test_preemption()
     test_prefix_cache()
     test_guessing()
+    test_shared_system()
     test_second_start()
     test_doctor()
     return tap.finish()
