@@ -123,7 +123,8 @@ int kb_sched_create(const struct kb_sched_model *model, const struct kb_tok *tok
 		return kb_fail(err, KB_ENOMEM, "scheduler: out of memory");
 	}
 	if (s->n_shared)
-		memcpy(s->shared, options->shared, s->n_shared * sizeof *s->shared);
+		memcpy(s->shared, s->options.shared, s->n_shared * sizeof *s->shared);
+	s->options.shared = s->shared; // the caller's may go
 	*ret = s;
 	return 0;
 }
