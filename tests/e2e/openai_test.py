@@ -92,7 +92,10 @@ def test_chat(c):
             finish = choice.finish_reason or finish
     check("the stream says the same as the whole answer", "".join(pieces) == text, "".join(pieces))
     check("the stream comes in pieces", sum(1 for p in pieces if p) > 3, str(pieces))
-    check("role once, usage at the end", roles == 1 and usage == u and finish, f"{roles} {usage} {finish}")
+    same = usage and (usage.prompt_tokens, usage.completion_tokens) == (u.prompt_tokens, u.completion_tokens)
+    check("role once, usage at the end", roles == 1 and same and finish, f"{roles} {usage} {finish}")
+    check("whole KV pages of a question asked before are known", u.prompt_tokens_details.cached_tokens == 0 and
+          usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens // 16 * 16, f"{u} {usage}")
     return text
 
 
