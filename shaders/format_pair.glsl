@@ -4,7 +4,7 @@
 #define BLOCK_BYTES (4 * BLOCK_WORDS)
 #if FMT == 4 || FMT == 6 || FMT == 8 || FMT == 9
 #define OFFSET 2 // b is a value of its own
-#elif FMT == 3 || FMT == 5 || FMT == 10
+#elif FMT == 3 || FMT == 5 || FMT == 7 || FMT == 10
 #define OFFSET 1 // b is a times a constant
 #else
 #define OFFSET 0
@@ -20,16 +20,24 @@ struct Pair {
 #endif
 };
 
-// at: address of the block; row: of the panel, even; super_at: address of its super-block.
-Pair pair_read(uint64_t at, uint64_t super_at, uint row)
+#define PIECE (64 / LO) // columns of a 64-bit piece
+
+// The 64-bit pieces that hold column k of both rows; at: address of the block; row: of the panel, even.
+void pair_read(inout Pair r, uint64_t at, uint row, uint k)
 {
-	Pair r;
 	Long lo = Long(at + row * (4 * LO));
-	[[unroll]] for (uint j = 0; j < LO; j++) {
+	[[unroll]] for (uint i = 0; i < 2; i++) {
+		uint j = k / PIECE + i * (LO / 2);
 		uvec2 two = unpackUint2x32(lo.v[j]);
 		r.lo[2 * j] = two.x;
 		r.lo[2 * j + 1] = two.y;
 	}
+}
+
+// Everything else of a pair; super_at: address of its super-block.
+Pair pair_begin(uint64_t at, uint64_t super_at, uint row)
+{
+	Pair r;
 #if HI
 	Long hi = Long(at + 64 * LO + row * (4 * HI));
 	[[unroll]] for (uint j = 0; j < HI; j++) {
@@ -68,14 +76,14 @@ Pair pair_read(uint64_t at, uint64_t super_at, uint row)
 	r.a[3] = d1.x * float(bitfieldExtract(int(s), 24, 8));
 #endif
 #if OFFSET == 1
-	[[unroll]] for (uint j = 0; j < 2 * SCALES; j++) r.b[j] = (FMT == 3 ? -8.0 : FMT == 5 ? -16.0 : -32.0) * r.a[j];
+	[[unroll]] for (uint j = 0; j < 2 * SCALES; j++) r.b[j] = (FMT == 3 ? -8.0 : FMT == 5 ? -16.0 : FMT == 7 ? -128.0 : -32.0) * r.a[j];
 #endif
 	return r;
 }
 
 // Four-bit fields are masked where they lie and not shifted down, which leaves q * 16^(k % 8); x is multiplied by the
 // inverse beforehand (powers of two: exact). The highest field is shifted, because its top bit would be a sign.
-#if LO == 4
+#if LO == 4 || LO == 8
 #define IN_PLACE 1
 #else
 #define IN_PLACE 0
@@ -83,7 +91,8 @@ Pair pair_read(uint64_t at, uint64_t super_at, uint row)
 
 float place_scale(uint k)
 {
-	return IN_PLACE == 0 || k % 8 == 7 ? 1.0 : uintBitsToFloat((127 - 4 * (k % 8)) << 23);
+	uint fields = 32 / LO, field = k % fields;
+	return IN_PLACE == 0 || field == fields - 1 ? 1.0 : uintBitsToFloat((127 - LO * field) << 23);
 }
 
 // q of column k of row 0 or 1, divided by place_scale(k). F16, BF16, F32: the weight itself.
@@ -98,7 +107,8 @@ float pair_quant(Pair r, uint row, uint k)
 	uint w = r.lo[row * LO + k / 2];
 	return uintBitsToFloat(k % 2 == 0 ? w << 16 : w & 0xffff0000u);
 #elif FMT == 7
-	return float(bitfieldExtract(int(r.lo[row * LO + k / 4]), int(k % 4 * 8), 8));
+	uint q = r.lo[row * LO + k / 4] ^ 0x80808080u; // q + 128
+	return float(int(k % 4 == 3 ? q >> 24 : q & 255u << k % 4 * 8));
 #else
 	uint at = k % 8 == 7 ? 0 : k % 8 * 4; // where bit 0 of q is put
 	uint q = r.lo[row * LO + k / 8];

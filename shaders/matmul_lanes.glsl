@@ -61,10 +61,23 @@ void load_x(uint t, uint64_t at, vec2 scale)
 #endif
 }
 
-void half_block(uint first)
+// One token and wide weights: they are read a piece before they are used, because all at once they would not stay in
+// registers, and reading would not overlap with reckoning.
+const bool BY_PIECE = LO > 4 && NT == 1;
+
+// Row of its panel that pair j begins with.
+uint row_of(uint row, uint j)
+{
+	return (row + j * 2 * SG) % KB_PANEL;
+}
+
+// at: addresses of the pairs' blocks; row: the lane's first.
+void half_block(uint first, uint64_t at[4], uint row)
 {
 	[[unroll]] for (uint i = 0; i < PAIRS * 2 * NT; i++) s[i] = 0.0;
 	[[unroll]] for (uint k = first; k < first + 16; k++) {
+		if (BY_PIECE && k % PIECE == 0)
+			[[unroll]] for (uint j = 0; j < PAIRS; j++) pair_read(w[j], at[j], row_of(row, j), k);
 		[[unroll]] for (uint j = 0; j < PAIRS * 2; j++) {
 			float q = pair_quant(w[j / 2], j % 2, k);
 			[[unroll]] for (uint t = 0; t < NT; t++) {
@@ -109,9 +122,10 @@ void matmul_store(Part m, uint out_row, uint j, uint t0, uint count)
 	}
 }
 
-// Few rows of x: weights stream from memory and are used once. A lane-by-lane load waits for few lines at a time, so
-// each lane first touches one line of the next block (of several, where there are more lines than lanes) and all are
-// fetched together.
+// Few rows of x: weights stream from memory and are used once. Gathers, which is what loads by lane become, wait for few
+// lines at a time and do not teach the processor's prefetcher; ordinary loads do both, and 8-bit loads are what lavapipe
+// makes ordinary loads of. So each lane first touches a byte of one line of the block (of several, where there are
+// more lines than lanes).
 const bool DO_TOUCH = NT <= 2;
 const uint LINES = (BLOCK_BYTES + 63) / 64;
 const uint TOUCHES = DO_TOUCH ? (2 * PAIRS * SG / KB_PANEL * LINES + SG - 1) / SG : 0;
@@ -141,7 +155,7 @@ void rows_of_product(kb_push_matmul p, Part m, uint first, uint t0, uint count)
 	uint i = 0;
 	do {
 		[[unroll]] for (uint j = 0; j < TOUCHES; j++)
-			touched |= Words(lines[j] + block_word(0, min(i + 1, blocks - 1)) * 4).v[0];
+			touched |= uint(Bytes(lines[j] + block_word(0, i) * 4).v[0]);
 #if SUPER
 		bool is_first = i % SUPER_BLOCKS == 0;
 		[[unroll]] for (uint j = 0; j < PAIRS; j++) {
@@ -153,13 +167,14 @@ void rows_of_product(kb_push_matmul p, Part m, uint first, uint t0, uint count)
 			load_x(t, xat[t], scale);
 			xat[t] += 128;
 		}
-		[[unroll]] for (uint j = 0; j < PAIRS; j++) {
-			w[j] = pair_read(at[j], super_at[j], (first + j * 2 * SG) % KB_PANEL);
-			at[j] += BLOCK_BYTES;
-		}
-		half_block(0);
-		half_block(16);
+		[[unroll]] for (uint j = 0; j < PAIRS; j++) w[j] = pair_begin(at[j], super_at[j], row_of(first, j));
+		if (!BY_PIECE)
+			[[unroll]] for (uint k = 0; k < 32; k += PIECE)
+				[[unroll]] for (uint j = 0; j < PAIRS; j++) pair_read(w[j], at[j], row_of(first, j), k);
+		half_block(0, at, first);
+		half_block(16, at, first);
 		offsets();
+		[[unroll]] for (uint j = 0; j < PAIRS; j++) at[j] += BLOCK_BYTES;
 		i++;
 	} while (i < blocks);
 }

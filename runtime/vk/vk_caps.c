@@ -38,6 +38,8 @@ static const char *tuned_lacks(const struct kb_vk_caps *c)
 		return "it has no subgroup broadcast and arithmetic";
 	if (!c->int64)
 		return "it has no 64-bit integers";
+	if (!c->storage8)
+		return "it has no 8-bit loads";
 	if (c->type != KB_VK_CPU)
 		return "they are measured on CPU devices only";
 	return NULL;

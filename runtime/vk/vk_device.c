@@ -240,6 +240,7 @@ static void read_caps(VkPhysicalDevice gpu, uint32_t index, struct kb_vk_caps *c
 	if (new_enough)
 		vkGetPhysicalDeviceFeatures2(gpu, &f);
 	c->int64 = f.features.shaderInt64;
+	c->storage8 = f12.storageBuffer8BitAccess;
 	c->addresses = f12.bufferDeviceAddress;
 	c->subgroup_control = f13.subgroupSizeControl;
 	c->sync2 = f13.synchronization2;
@@ -377,6 +378,7 @@ static int create_device(struct kb_vk *vk, bool import, struct kb_err *err)
 		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
 		.pNext = &f13,
 		.bufferDeviceAddress = VK_TRUE,
+		.storageBuffer8BitAccess = vk->caps.storage8,
 	};
 	VkPhysicalDeviceFeatures2 f = {
 		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,

@@ -71,12 +71,15 @@ static void path_by_properties(void **state)
 		struct kb_vk_caps caps;
 		const char *path, *reason;
 	} rows[] = {
-		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = all, .int64 = true}, "tuned", "8 lanes"},
-		{{.type = KB_VK_CPU, .subgroup = 16, .subgroup_ops = all, .int64 = true}, "tuned", "16 lanes"},
+		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = all, .int64 = true, .storage8 = true}, "tuned", "8 lanes"},
+		{{.type = KB_VK_CPU, .subgroup = 16, .subgroup_ops = all, .int64 = true, .storage8 = true}, "tuned",
+			"16 lanes"},
 		{{.type = KB_VK_CPU, .subgroup = 32, .subgroup_ops = all, .int64 = true}, "universal", "4, 8 or 16"},
 		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = all}, "universal", "64-bit"},
 		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = 1, .int64 = true}, "universal", "broadcast"},
-		{{.type = KB_VK_INTEGRATED, .subgroup = 16, .subgroup_ops = all, .int64 = true}, "universal", "CPU devices"},
+		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = all, .int64 = true}, "universal", "8-bit"},
+		{{.type = KB_VK_INTEGRATED, .subgroup = 16, .subgroup_ops = all, .int64 = true, .storage8 = true}, "universal",
+			"CPU devices"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
