@@ -1,7 +1,7 @@
 #version 460
 // For `make bench-op` only: how many multiply-adds a second the device does when nothing is loaded. 16 sums a lane.
 #include "push.h"
-layout(local_size_x = 16) in;
+layout(local_size_x = 64) in;
 layout(push_constant) uniform Push {
 	kb_push_fma p;
 };

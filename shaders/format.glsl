@@ -38,6 +38,15 @@
 #endif
 #define BLOCK_WORDS (16 * LO + 16 * HI + SCALE)
 
+#ifdef KB_WIDE_LOADS // 16 bytes at once; matrices and rows of x begin at multiples of 16
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Quads {
+	uvec4 v[];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Fours {
+	vec4 v[];
+};
+#endif
+
 struct Block {
 	uint lo[LO];
 #if HI
@@ -63,7 +72,17 @@ Block block_read(Words w, uint panel, uint i, uint row)
 {
 	Block r;
 	uint at = block_word(panel, i);
+#ifdef KB_WIDE_LOADS
+	[[unroll]] for (uint j = 0; j < LO; j += 4) {
+		uvec4 four = Quads(w).v[(at + row * LO + j) / 4];
+		r.lo[j] = four.x;
+		r.lo[j + 1] = four.y;
+		r.lo[j + 2] = four.z;
+		r.lo[j + 3] = four.w;
+	}
+#else
 	[[unroll]] for (uint j = 0; j < LO; j++) r.lo[j] = w.v[at + row * LO + j];
+#endif
 #if HI
 	[[unroll]] for (uint j = 0; j < HI; j++) r.hi[j] = w.v[at + 16 * LO + row * HI + j];
 #endif

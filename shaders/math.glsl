@@ -61,14 +61,16 @@ vec2 cos_sin(uint position, float frequency)
 	return cs;
 }
 
+// All of it is precise, so that an activation has the same bits in whichever kernel it is.
+
 // e^x: x = n ln 2 + r, then the polynomial of Cephes' expf. 0 below -87.3, held at e^88.7 above.
 float exp_exact(float x)
 {
 	float c = clamp(x, -87.3, 88.7);
-	float n = round(c * 1.44269504088896341);
+	precise float n = round(c * 1.44269504088896341);
 	precise float r = fma(-n, 0.693359375, c);
 	r = fma(-n, -2.12194440e-4, r);
-	float p = 1.9875691500e-4;
+	precise float p = 1.9875691500e-4;
 	p = fma(p, r, 1.3981999507e-3);
 	p = fma(p, r, 8.3334519073e-3);
 	p = fma(p, r, 4.1665795894e-2);
@@ -80,23 +82,24 @@ float exp_exact(float x)
 
 float tanh_exact(float x)
 {
-	float a = abs(x);
-	float e = exp_exact(-2.0 * a);
-	float z = x * x;
-	float large = (1.0 - e) / (1.0 + e);
+	precise float a = abs(x);
+	precise float e = exp_exact(-2.0 * a);
+	precise float z = x * x;
+	precise float large = (1.0 - e) / (1.0 + e);
 	// Near zero the quotient cancels: Cephes' tanhf polynomial.
-	float p = fma(fma(fma(fma(-5.70498872745e-3, z, 2.06390887954e-2), z, -5.37397155531e-2), z, 1.33314422036e-1), z,
+	precise float p = fma(fma(fma(fma(-5.70498872745e-3, z, 2.06390887954e-2), z, -5.37397155531e-2), z, 1.33314422036e-1), z,
 		-3.33332819422e-1);
-	return a < 0.625 ? fma(p * z, x, x) : x < 0.0 ? -large : large;
+	precise float small = fma(p * z, x, x);
+	return a < 0.625 ? small : x < 0.0 ? -large : large;
 }
 
 // erf by Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7.
 float erf_exact(float x)
 {
-	float a = abs(x);
-	float t = 1.0 / fma(0.3275911, a, 1.0);
-	float p = fma(fma(fma(fma(1.061405429, t, -1.453152027), t, 1.421413741), t, -0.284496736), t, 0.254829592) * t;
-	float r = 1.0 - p * exp_exact(-a * a);
+	precise float a = abs(x);
+	precise float t = 1.0 / fma(0.3275911, a, 1.0);
+	precise float p = fma(fma(fma(fma(1.061405429, t, -1.453152027), t, 1.421413741), t, -0.284496736), t, 0.254829592) * t;
+	precise float r = 1.0 - p * exp_exact(-a * a);
 	return x < 0.0 ? -r : r;
 }
 

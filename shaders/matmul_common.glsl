@@ -27,3 +27,10 @@ uint row_count(kb_push_matmul p)
 	return p.head.v[i];
 #endif
 }
+
+// Columns are cut into slices of so many blocks, each summed up by itself.
+#define SLICES 32
+uint slice_blocks(uint blocks)
+{
+	return (blocks + SLICES - 1) / SLICES;
+}

@@ -42,8 +42,8 @@ static int parse_string(const char *text, void *ret)
 
 static int parse_path(const char *text, void *ret)
 {
-	static const char *const names[] = {"auto", "universal", "tuned"};
-	for (int i = 0; i < 3; i++)
+	static const char *const names[] = {"auto", "universal", "tuned", "stream"};
+	for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
 		if (strcmp(text, names[i]) == 0) {
 			*(enum kb_op_vk_path *)ret = (enum kb_op_vk_path)i;
 			return 0;
@@ -59,7 +59,7 @@ static const struct option {
 	const char *help; // NULL: for tests
 } options[] = {
 	{"--device", "X", parse_string, AT(device), "an index or part of a name (see --doctor); \"reference\": plain C"},
-	{"--path", "P", parse_path, AT(path), "kernels: auto, universal or tuned"},
+	{"--path", "P", parse_path, AT(path), "kernels: auto, universal, tuned or stream"},
 	{"--cache", "FILE", parse_string, AT(cache), "pipeline cache; its directory must exist"},
 	{"--kv-tokens", "N", parse_u32, AT(kv_tokens), "KV cache over all requests"},
 	{"--max-seqs", "N", parse_u32, AT(max_seqs), "requests that run at once"},

@@ -210,14 +210,18 @@ static const struct kb_backend_ops backend_ops = {
 
 static int choose_path(struct kb_op_vk *b, enum kb_op_vk_path path, struct kb_err *err)
 {
-	b->tuned = !strcmp(b->caps.path, "tuned");
-	if (path == KB_OP_VK_TUNED && !b->tuned)
+	static const char *const names[] = {
+		[KB_OP_VK_UNIVERSAL] = "universal", [KB_OP_VK_TUNED] = "tuned", [KB_OP_VK_STREAM] = "stream"};
+	for (b->path = KB_OP_VK_STREAM; b->path > KB_OP_VK_UNIVERSAL && strcmp(b->caps.path, names[b->path]) != 0;
+		b->path--)
+		;
+	if (path == KB_OP_VK_AUTO || path == b->path)
+		return KB_OK;
+	if (path == KB_OP_VK_TUNED)
 		return kb_fail(err, KB_EUNSUPPORTED, "op_vk: %s: %s", b->caps.name, b->caps.path_reason);
-	if (path == KB_OP_VK_UNIVERSAL) {
-		b->tuned = false;
-		snprintf(b->caps.path, sizeof b->caps.path, "universal");
-		snprintf(b->caps.path_reason, sizeof b->caps.path_reason, "asked for");
-	}
+	b->path = path;
+	snprintf(b->caps.path, sizeof b->caps.path, "%s", names[path]);
+	snprintf(b->caps.path_reason, sizeof b->caps.path_reason, "asked for");
 	return KB_OK;
 }
 

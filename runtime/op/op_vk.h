@@ -7,7 +7,8 @@
 enum kb_op_vk_path {
 	KB_OP_VK_AUTO,      // by the device's properties (kb_vk_choose_path)
 	KB_OP_VK_UNIVERSAL, // 256 invocations, 16 KiB shared, f32, no subgroup operations: any Vulkan 1.3 device
-	KB_OP_VK_TUNED      // lane = row, x by subgroup broadcast; KB_EUNSUPPORTED where the device does not fit
+	KB_OP_VK_TUNED,     // lane = row, x by subgroup broadcast; KB_EUNSUPPORTED where the device does not fit
+	KB_OP_VK_STREAM     // as universal, with loads of 16 bytes and register tiles: GPUs
 };
 
 struct kb_op_vk_options {

@@ -43,7 +43,7 @@ static bool agree(struct shared *s, enum constant c, uint32_t value)
 static bool join(struct shared *s, const struct kb_pipeline *p, uint32_t *ret_kind)
 {
 	struct shared with = *s;
-	bool ok = p->row->tuned;
+	bool ok = true;
 	switch (p->row->kernel) {
 	case KB_KERNEL_NORM_LANES:
 		*ret_kind = KB_CHAIN_NORM;
@@ -210,7 +210,7 @@ int kb__op_vk_residents(struct kb_op_vk *b, struct kb_err *err)
 	uint32_t groups = cores < 1 ? 1 : cores > RESIDENTS_MAX ? RESIDENTS_MAX : (uint32_t)cores;
 	bool do_meet = false;
 	// GPUs start dispatches in a few us, and how many groups are resident there depends on the kernel.
-	if (!b->tuned || b->caps.type != KB_VK_CPU)
+	if (b->path != KB_OP_VK_TUNED || b->caps.type != KB_VK_CPU)
 		return KB_OK;
 	int rc = kb_vk_buffer_create(b->vk, KB_VK_HOST, c.meet_bytes, "chains", err, &c.buffer);
 	for (; rc == KB_OK && groups && !do_meet; groups /= 2) {

@@ -11,11 +11,13 @@ enum kb_kernel {
 	KB_KERNEL_NORM,
 	KB_KERNEL_NORM_LANES, // width a multiple of two subgroups
 	KB_KERNEL_MATMUL,
+	KB_KERNEL_MATMUL_TILE, // many rows of x
 	KB_KERNEL_ROPE,
 	KB_KERNEL_KV_WRITE,
 	KB_KERNEL_ROPE_KEEP, // both
 	KB_KERNEL_ATTENTION,
-	KB_KERNEL_ATTENTION_LANES, // head_dim a multiple of 4
+	KB_KERNEL_ATTENTION_LANES,  // head_dim a multiple of 4
+	KB_KERNEL_ATTENTION_STREAM, // head_dim a multiple of 8
 	KB_KERNEL_ROWS,
 	KB_KERNEL_CANARY,
 	KB_KERNEL_CHAIN,    // several of the tuned ones in one dispatch
@@ -27,8 +29,8 @@ enum kb_kernel {
 // One row a SPIR-V module. Rows are searched in order: the first that fits is used.
 struct kb_kernel_row {
 	enum kb_kernel kernel;
-	bool tuned; // only on the tuned path
-	int format; // enum kb_format, or KB_ANY_FORMAT
+	uint32_t paths; // bits 1 << enum kb_op_vk_path
+	int format;     // enum kb_format, or KB_ANY_FORMAT
 	const char *name;
 	const uint32_t *spirv;
 	const size_t *bytes;
@@ -44,8 +46,8 @@ struct kb_op_vk {
 	struct kb_backend base; // first: a kb_backend* is one of these
 	struct kb_vk *vk;
 	struct kb_vk_caps caps;
-	bool tuned, profile;
-	bool is_cache_dirty;
+	enum kb_op_vk_path path; // the one used: not KB_OP_VK_AUTO
+	bool profile, is_cache_dirty;
 	uint32_t fault_after, runs;
 	double ns_per_work; // as measured so far
 	struct kb_pipeline *pipelines;

@@ -4,38 +4,44 @@
 #include <string.h>
 
 #define SPV(name) #name, kb_spv_##name, &kb_spv_##name##_size
-#define BY_FORMAT(KERNEL, TUNED, name)                                                                  \
-	{KERNEL, TUNED, KB_FMT_F32, SPV(name##_f32)}, {KERNEL, TUNED, KB_FMT_F16, SPV(name##_f16)},         \
-		{KERNEL, TUNED, KB_FMT_BF16, SPV(name##_bf16)}, {KERNEL, TUNED, KB_FMT_Q4_0, SPV(name##_q4_0)}, \
-		{KERNEL, TUNED, KB_FMT_Q4_1, SPV(name##_q4_1)}, {KERNEL, TUNED, KB_FMT_Q5_0, SPV(name##_q5_0)}, \
-		{KERNEL, TUNED, KB_FMT_Q5_1, SPV(name##_q5_1)}, {KERNEL, TUNED, KB_FMT_Q8_0, SPV(name##_q8_0)}, \
-		{KERNEL, TUNED, KB_FMT_Q4_K, SPV(name##_q4_k)}, {KERNEL, TUNED, KB_FMT_Q5_K, SPV(name##_q5_k)}, \
+#define BY_FORMAT(KERNEL, PATHS, name)                                                                  \
+	{KERNEL, PATHS, KB_FMT_F32, SPV(name##_f32)}, {KERNEL, PATHS, KB_FMT_F16, SPV(name##_f16)},         \
+		{KERNEL, PATHS, KB_FMT_BF16, SPV(name##_bf16)}, {KERNEL, PATHS, KB_FMT_Q4_0, SPV(name##_q4_0)}, \
+		{KERNEL, PATHS, KB_FMT_Q4_1, SPV(name##_q4_1)}, {KERNEL, PATHS, KB_FMT_Q5_0, SPV(name##_q5_0)}, \
+		{KERNEL, PATHS, KB_FMT_Q5_1, SPV(name##_q5_1)}, {KERNEL, PATHS, KB_FMT_Q8_0, SPV(name##_q8_0)}, \
+		{KERNEL, PATHS, KB_FMT_Q4_K, SPV(name##_q4_k)}, {KERNEL, PATHS, KB_FMT_Q5_K, SPV(name##_q5_k)}, \
 	{                                                                                                   \
-		KERNEL, TUNED, KB_FMT_Q6_K, SPV(name##_q6_k)                                                    \
+		KERNEL, PATHS, KB_FMT_Q6_K, SPV(name##_q6_k)                                                    \
 	}
+#define LANES (1u << KB_OP_VK_TUNED)
+#define STREAM (1u << KB_OP_VK_STREAM)
+#define EVERY (1u << KB_OP_VK_UNIVERSAL | LANES | STREAM)
 
-// Tuned rows come before the universal ones that they replace.
+// Rows for fewer paths come before those that they replace.
 static const struct kb_kernel_row rows[] = {
-	BY_FORMAT(KB_KERNEL_EMBED, false, embed),
-	BY_FORMAT(KB_KERNEL_MATMUL, true, matmul_lanes),
-	BY_FORMAT(KB_KERNEL_MATMUL, false, matmul),
-	{KB_KERNEL_NORM_LANES, true, KB_ANY_FORMAT, SPV(norm_lanes)},
-	{KB_KERNEL_NORM, false, KB_ANY_FORMAT, SPV(norm)},
-	{KB_KERNEL_ROPE, false, KB_ANY_FORMAT, SPV(rope)},
-	{KB_KERNEL_ROPE_KEEP, true, KB_ANY_FORMAT, SPV(rope_keep)},
-	{KB_KERNEL_KV_WRITE, false, KB_ANY_FORMAT, SPV(kv_write)},
-	{KB_KERNEL_ATTENTION, false, KB_ANY_FORMAT, SPV(attention)},
-	{KB_KERNEL_ATTENTION_LANES, true, KB_ANY_FORMAT, SPV(attention_lanes)},
-	{KB_KERNEL_ROWS, false, KB_ANY_FORMAT, SPV(rows)},
-	{KB_KERNEL_CANARY, false, KB_ANY_FORMAT, SPV(canary)},
-	BY_FORMAT(KB_KERNEL_CHAIN, true, chain),
-	{KB_KERNEL_RESIDENT, true, KB_ANY_FORMAT, SPV(resident)},
+	BY_FORMAT(KB_KERNEL_EMBED, EVERY, embed),
+	BY_FORMAT(KB_KERNEL_MATMUL, LANES, matmul_lanes),
+	BY_FORMAT(KB_KERNEL_MATMUL, STREAM, matmul_stream),
+	BY_FORMAT(KB_KERNEL_MATMUL, EVERY, matmul),
+	BY_FORMAT(KB_KERNEL_MATMUL_TILE, STREAM, matmul_tile),
+	{KB_KERNEL_NORM_LANES, LANES, KB_ANY_FORMAT, SPV(norm_lanes)},
+	{KB_KERNEL_NORM, EVERY, KB_ANY_FORMAT, SPV(norm)},
+	{KB_KERNEL_ROPE, EVERY, KB_ANY_FORMAT, SPV(rope)},
+	{KB_KERNEL_ROPE_KEEP, LANES | STREAM, KB_ANY_FORMAT, SPV(rope_keep)},
+	{KB_KERNEL_KV_WRITE, EVERY, KB_ANY_FORMAT, SPV(kv_write)},
+	{KB_KERNEL_ATTENTION, EVERY, KB_ANY_FORMAT, SPV(attention)},
+	{KB_KERNEL_ATTENTION_LANES, LANES, KB_ANY_FORMAT, SPV(attention_lanes)},
+	{KB_KERNEL_ATTENTION_STREAM, STREAM, KB_ANY_FORMAT, SPV(attention_stream)},
+	{KB_KERNEL_ROWS, EVERY, KB_ANY_FORMAT, SPV(rows)},
+	{KB_KERNEL_CANARY, EVERY, KB_ANY_FORMAT, SPV(canary)},
+	BY_FORMAT(KB_KERNEL_CHAIN, LANES, chain),
+	{KB_KERNEL_RESIDENT, LANES, KB_ANY_FORMAT, SPV(resident)},
 };
 
 static const struct kb_kernel_row *find_row(const struct kb_op_vk *b, enum kb_kernel kernel, int format)
 {
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-		if (rows[i].kernel == kernel && (b->tuned || !rows[i].tuned) &&
+		if (rows[i].kernel == kernel && (rows[i].paths >> b->path & 1) &&
 			(rows[i].format == KB_ANY_FORMAT || rows[i].format == format))
 			return &rows[i];
 	return NULL;
@@ -70,7 +76,7 @@ int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, ui
 		.name = row->name,
 		.spirv = row->spirv,
 		.spirv_bytes = *row->bytes,
-		.subgroup = row->tuned ? b->caps.subgroup : 0,
+		.subgroup = row->paths == LANES ? b->caps.subgroup : 0,
 		.n_spec = n_spec,
 	};
 	*p = (struct kb_pipeline){.row = row, .n_spec = n_spec};

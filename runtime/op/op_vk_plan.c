@@ -83,11 +83,13 @@ static int no_memory(struct kb_err *err)
 	return kb_fail(err, KB_ENOMEM, "op_vk: out of memory");
 }
 
+#define MATRIX_ALIGNMENT 16u // the longest load of a shader
+
 static int check_matrix(const struct kb_matrix *w, const char *name, struct kb_err *err)
 {
 	uint64_t bytes = kb_format_bytes(w->format, w->rows, w->cols);
 	// Shaders index panels by 32-bit words.
-	if (!bytes || !w->addr || w->addr % 8 || bytes / 4 > INT32_MAX)
+	if (!bytes || !w->addr || w->addr % MATRIX_ALIGNMENT || bytes / 4 > INT32_MAX)
 		return kb_fail(err, KB_EARG, "op_vk: %s: a matrix of %u x %u at %#llx cannot be used", name, w->rows, w->cols,
 			(unsigned long long)w->addr);
 	return KB_OK;
@@ -120,13 +122,19 @@ static int plan_embed(struct kb_plan *p, const struct kb_node *node, struct kb_e
 																								  : no_memory(err);
 }
 
+// Lanes of the universal norm: few, or as many as a GPU needs to have a whole row in flight.
+#define NORM_LANES 64u
+#define NORM_LANES_STREAM 256u
+
 static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_norm *n = &node->norm;
 	const struct kb_pipeline *pipeline;
-	bool lanes = p->b->tuned && n->weight && n->width % (2 * p->b->caps.subgroup) == 0;
-	int rc = kb__op_vk_pipeline(p->b, lanes ? KB_KERNEL_NORM_LANES : KB_KERNEL_NORM, KB_ANY_FORMAT, lanes ? 2 : 0,
-		(uint32_t[]){p->b->caps.subgroup, n->add != 0}, err, &pipeline);
+	const bool lanes = p->b->path == KB_OP_VK_TUNED && n->weight && n->width % (2 * p->b->caps.subgroup) == 0;
+	const uint32_t wide = p->b->path == KB_OP_VK_STREAM && n->width > NORM_LANES ? NORM_LANES_STREAM : NORM_LANES;
+	int rc = lanes ? kb__op_vk_pipeline(p->b, KB_KERNEL_NORM_LANES, KB_ANY_FORMAT, 2,
+						 (uint32_t[]){p->b->caps.subgroup, n->add != 0}, err, &pipeline)
+				   : kb__op_vk_pipeline(p->b, KB_KERNEL_NORM, KB_ANY_FORMAT, 1, &wide, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_norm push = {
@@ -145,19 +153,46 @@ static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_er
 static const uint32_t acts[] = {
 	[KB_ACT_SILU] = KB_ROWS_SILU, [KB_ACT_GELU_TANH] = KB_ROWS_GELU_TANH, [KB_ACT_GELU_ERF] = KB_ROWS_GELU_ERF};
 
-// How a group of the matmul kernel is shaped: weights are read once for `tokens` rows of x, and x once for
-// `unit_rows` rows of the matrix.
+// How a group of a matmul kernel is shaped: weights are read once for `tokens` rows of x, and x once for `unit_rows`
+// rows of the matrix.
 struct matmul_shape {
-	uint32_t tokens, pairs, unit_rows;
+	enum kb_kernel kernel;
+	uint32_t tokens, unit_rows;
+	uint32_t n_spec, spec[4];
 };
 
-static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_of_x)
+// Rows of x up to which a GPU streams weights; for more it makes tiles.
+#define STREAM_TOKENS 8u
+#define TILE_TOKENS 32u
+#define TILE_ROWS 64u
+
+static struct matmul_shape shape_lanes(const struct kb_op_vk *b, uint32_t rows_of_x, uint32_t glu)
 {
 	// Measured on lavapipe: two pairs of rows by four tokens keep all sums in registers. For one token three pairs
 	// share the loads of x among more rows, and 576, 960 and 1536 rows are an even number of units.
-	const uint32_t pairs = rows_of_x <= 1 ? 3 : 2;
+	const uint32_t pairs = rows_of_x <= 1 ? 3 : 2, sg = b->caps.subgroup;
 	uint32_t tokens = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : 4;
-	return (struct matmul_shape){tokens, pairs, b->tuned ? 2 * pairs * b->caps.subgroup : 64};
+	return (struct matmul_shape){KB_KERNEL_MATMUL, tokens, 2 * pairs * sg, 4, {tokens, sg, pairs, glu}};
+}
+
+static struct matmul_shape shape_stream(uint32_t rows_of_x, uint32_t glu)
+{
+	uint32_t tokens = 1;
+	if (rows_of_x > STREAM_TOKENS)
+		return (struct matmul_shape){KB_KERNEL_MATMUL_TILE, TILE_TOKENS, TILE_ROWS, 0, {0}};
+	while (tokens < rows_of_x)
+		tokens *= 2;
+	return (struct matmul_shape){KB_KERNEL_MATMUL, tokens, KB_PANEL, 2, {tokens, glu}};
+}
+
+static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_of_x, uint32_t glu)
+{
+	if (b->path == KB_OP_VK_TUNED)
+		return shape_lanes(b, rows_of_x, glu);
+	if (b->path == KB_OP_VK_STREAM)
+		return shape_stream(rows_of_x, glu);
+	const uint32_t tokens = rows_of_x <= 1 ? 1 : rows_of_x <= 2 ? 2 : 4;
+	return (struct matmul_shape){KB_KERNEL_MATMUL, tokens, 64, 1, {tokens}};
 }
 
 // n matmuls of one x, or (with a glu) gate, up and glu.
@@ -166,13 +201,12 @@ static int plan_matmul(
 {
 	const struct kb_node_matmul *m = &nodes->matmul;
 	const struct kb_pipeline *pipeline;
-	struct matmul_shape s = matmul_shape(p->b, rows_max(p, m->count));
-	const uint32_t spec[] = {s.tokens, p->b->caps.subgroup, s.pairs, glu ? 1 + acts[glu->glu.act] : 0};
+	const struct matmul_shape s = matmul_shape(p->b, rows_max(p, m->count), glu ? 1 + acts[glu->glu.act] : 0);
 	int rc = KB_OK;
 	for (uint32_t i = 0; i < n && rc == KB_OK; i++)
 		rc = check_matrix(&nodes[i].matmul.w, nodes[i].name, err);
 	if (rc == KB_OK)
-		rc = kb__op_vk_pipeline(p->b, KB_KERNEL_MATMUL, m->w.format, 4, spec, err, &pipeline);
+		rc = kb__op_vk_pipeline(p->b, s.kernel, m->w.format, s.n_spec, s.spec, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_matmul push = {
@@ -217,8 +251,10 @@ static int plan_rope(
 	if (n->rot % 2 || n->rot > n->head_dim || !n->rot)
 		return kb_fail(err, KB_EARG, "op_vk: %s: %u of %u dimensions to rotate", node->name, n->rot, n->head_dim);
 	const uint32_t halves = n->kind == KB_ROPE_HALVES;
-	int rc = kb__op_vk_pipeline(
-		p->b, keep ? KB_KERNEL_ROPE_KEEP : KB_KERNEL_ROPE, KB_ANY_FORMAT, keep ? 1 : 0, &halves, err, &pipeline);
+	// Heads go one after another on a processor's few threads, side by side on a GPU.
+	const uint32_t heads_apart = keep && p->b->path == KB_OP_VK_STREAM ? n->kv_heads : 1;
+	int rc = kb__op_vk_pipeline(p->b, keep ? KB_KERNEL_ROPE_KEEP : KB_KERNEL_ROPE, KB_ANY_FORMAT, keep ? 2 : 0,
+		(uint32_t[]){halves, heads_apart}, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_rope push = {
@@ -239,7 +275,7 @@ static int plan_rope(
 		push.slot = p->desc->step.slot;
 		push.k_cache = keep->k_cache;
 		push.v_cache = keep->v_cache;
-		groups = up(n->rot / 4, 16);
+		groups = up(n->rot / 4, 16) * heads_apart;
 	}
 	return add(p, node, keep ? 2 : 1, pipeline, groups, 1, KB_COUNT_TOKENS, &push, sizeof push) ? KB_OK
 																								: no_memory(err);
@@ -277,6 +313,28 @@ static uint32_t shared_heads(const struct kb_node_attention *n, uint32_t floats)
 	return together ? together : 1;
 }
 
+// ret_together: heads of a group.
+static int attention_kernel(struct kb_plan *p, const struct kb_node_attention *n, uint32_t *ret_together,
+	struct kb_err *err, const struct kb_pipeline **ret)
+{
+	const uint32_t sg = p->b->caps.subgroup, slice = up(n->head_dim, 16);
+	if (p->b->path == KB_OP_VK_TUNED && n->head_dim % 4 == 0) {
+		*ret_together = shared_heads(n, up(n->head_dim, sg));
+		return kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION_LANES, KB_ANY_FORMAT, 4,
+			(uint32_t[]){*ret_together, sg, n->head_dim, n->softcap > 0}, err, ret);
+	}
+	if (p->b->path == KB_OP_VK_STREAM && n->head_dim % 8 == 0) {
+		// For few tokens more groups are worth more than K and V read once for several heads.
+		const uint32_t group = n->heads / n->kv_heads;
+		*ret_together = p->desc->max_tokens <= STREAM_TOKENS || group % 2 ? 1 : group % 4 ? 2 : 4;
+		return kb__op_vk_pipeline(
+			p->b, KB_KERNEL_ATTENTION_STREAM, KB_ANY_FORMAT, 2, (uint32_t[]){*ret_together, n->head_dim}, err, ret);
+	}
+	*ret_together = shared_heads(n, 2 * slice);
+	return kb__op_vk_pipeline(
+		p->b, KB_KERNEL_ATTENTION, KB_ANY_FORMAT, 2, (uint32_t[]){*ret_together, slice}, err, ret);
+}
+
 static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_attention *n = &node->attention;
@@ -286,13 +344,8 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 			err, KB_EUNSUPPORTED, "op_vk: %s: head_dim %u; even and at most 256 is supported", node->name, n->head_dim);
 	if (!n->kv_heads || n->heads % n->kv_heads)
 		return kb_fail(err, KB_EARG, "op_vk: %s: %u heads over %u", node->name, n->heads, n->kv_heads);
-	bool lanes = p->b->tuned && n->head_dim % 4 == 0;
-	uint32_t sg = p->b->caps.subgroup, slice = up(n->head_dim, 16);
-	uint32_t together = shared_heads(n, lanes ? up(n->head_dim, sg) : 2 * slice);
-	int rc = lanes ? kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION_LANES, KB_ANY_FORMAT, 4,
-						 (uint32_t[]){together, sg, n->head_dim, n->softcap > 0}, err, &pipeline)
-				   : kb__op_vk_pipeline(
-						 p->b, KB_KERNEL_ATTENTION, KB_ANY_FORMAT, 2, (uint32_t[]){together, slice}, err, &pipeline);
+	uint32_t together;
+	int rc = attention_kernel(p, n, &together, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	const struct kb_step_arrays *s = &p->desc->step;
@@ -326,6 +379,13 @@ static int plan_rows(struct kb_plan *p, const struct kb_node *node, uint32_t kin
 	return add(p, node, 1, pipeline, up(push->width, KB_CHUNK), 1, count, push, sizeof *push) ? KB_OK : no_memory(err);
 }
 
+// Whether gate, up and glu can be one dispatch for so many rows.
+static bool fuses_glu(const struct kb_plan *p, const struct kb_node *node)
+{
+	return p->b->path == KB_OP_VK_TUNED ||
+		   (p->b->path == KB_OP_VK_STREAM && rows_max(p, node->matmul.count) <= STREAM_TOKENS);
+}
+
 // Plans node i, and those after it that become one dispatch with it. ret_n: how many that were.
 static int plan_node(struct kb_plan *p, uint32_t i, uint32_t *ret_n, struct kb_err *err)
 {
@@ -337,14 +397,14 @@ static int plan_node(struct kb_plan *p, uint32_t i, uint32_t *ret_n, struct kb_e
 	case KB_OP_NORM:
 		return plan_norm(p, n, err);
 	case KB_OP_MATMUL:
-		if (p->b->tuned && kb__op_vk_glu_fits(p->desc, i)) {
+		if (fuses_glu(p, n) && kb__op_vk_glu_fits(p->desc, i)) {
 			*ret_n = 3;
 			return plan_matmul(p, n, 2, &n[2], err);
 		}
 		*ret_n = kb__op_vk_same_x(p->desc, i, KB_FUSED_MAX);
 		return plan_matmul(p, n, *ret_n, NULL, err);
 	case KB_OP_ROPE:
-		if (p->b->tuned && kb__op_vk_rope_keeps(p->desc, i)) {
+		if (p->b->path != KB_OP_VK_UNIVERSAL && kb__op_vk_rope_keeps(p->desc, i)) {
 			*ret_n = 2;
 			return plan_rope(p, n, &n[1].kv_write, err);
 		}

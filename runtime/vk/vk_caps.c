@@ -40,8 +40,6 @@ static const char *tuned_lacks(const struct kb_vk_caps *c)
 		return "it has no 64-bit integers";
 	if (!c->storage8)
 		return "it has no 8-bit loads";
-	if (c->type != KB_VK_CPU)
-		return "they are measured on CPU devices only";
 	return NULL;
 }
 
@@ -49,8 +47,11 @@ static const char *tuned_lacks(const struct kb_vk_caps *c)
 void kb_vk_choose_path(struct kb_vk_caps *c)
 {
 	const char *lacks = tuned_lacks(c);
-	snprintf(c->path, sizeof c->path, "%s", lacks ? "universal" : "tuned");
-	if (lacks)
+	const bool is_gpu = c->type == KB_VK_DISCRETE || c->type == KB_VK_INTEGRATED || c->type == KB_VK_VIRTUAL;
+	snprintf(c->path, sizeof c->path, "%s", is_gpu ? "stream" : lacks ? "universal" : "tuned");
+	if (is_gpu)
+		snprintf(c->path_reason, sizeof c->path_reason, "a GPU: loads of 16 bytes, register tiles");
+	else if (lacks)
 		snprintf(c->path_reason, sizeof c->path_reason, "tuned kernels do not fit: %s", lacks);
 	else
 		snprintf(c->path_reason, sizeof c->path_reason,

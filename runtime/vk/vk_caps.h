@@ -35,14 +35,15 @@ struct kb_vk_caps {
 	struct kb_vk_heap heaps[KB_VK_HEAPS_MAX];
 	bool usable, used;
 	char reason[192]; // why it is used, could be used, or is refused
-	char path[16];    // "tuned" or "universal": the kernels that this device gets
+	char path[16];    // "tuned", "stream" or "universal": the kernels that this device gets
 	char path_reason[160];
 };
 
 // "basic ballot arithmetic" for subgroup_ops. ret: NUL-terminated, cut to size.
 void kb_vk_subgroup_text(uint32_t subgroup_ops, char *ret, size_t size);
 
-// The kernels for a device: writes caps->path and caps->path_reason. Universal needs only what `usable` needs.
+// The kernels for a device: writes caps->path and caps->path_reason. Stream and universal need only what `usable`
+// needs.
 void kb_vk_choose_path(struct kb_vk_caps *caps);
 
 // Lists every device, with `used` set on the one that kb_vk_create(wish) would take. wish: an index, part of a

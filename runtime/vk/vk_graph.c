@@ -13,7 +13,7 @@ struct segment {
 struct kb_vk_graph {
 	struct kb_vk *vk;
 	struct kb_vk_dispatch *list;
-	uint32_t n;
+	uint32_t n, counters_max[KB_VK_COUNTERS];
 	bool *barrier; // before dispatch i
 	uint32_t n_barriers;
 	struct segment *segments;
@@ -89,6 +89,12 @@ static void record_barrier(VkCommandBuffer cmd, VkPipelineStageFlags2 to_stage, 
 	vkCmdPipelineBarrier2(cmd, &d);
 }
 
+// Groups along y. Where even the largest counter needs only one, it is one in every run.
+static uint32_t groups_y(const struct kb_vk_dispatch *d, const uint32_t counters[KB_VK_COUNTERS])
+{
+	return d->y_per_group ? (counters[d->counter] + d->y_per_group - 1) / d->y_per_group : 1;
+}
+
 static void record_dispatch(struct kb_vk_graph *g, VkCommandBuffer cmd, uint32_t i, VkPipeline *bound)
 {
 	const struct kb_vk_dispatch *d = &g->list[i];
@@ -101,7 +107,10 @@ static void record_dispatch(struct kb_vk_graph *g, VkCommandBuffer cmd, uint32_t
 	vkCmdPushConstants(cmd, g->vk->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, d->push_size, d->push);
 	if (g->queries)
 		vkCmdWriteTimestamp2(cmd, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, g->queries, 2 * i);
-	vkCmdDispatchIndirect(cmd, g->commands.buffer, i * sizeof(VkDispatchIndirectCommand));
+	if (groups_y(d, g->counters_max) == 1)
+		vkCmdDispatch(cmd, d->x, 1, 1); // the device need not fetch counts: a microsecond or two on GPUs
+	else
+		vkCmdDispatchIndirect(cmd, g->commands.buffer, i * sizeof(VkDispatchIndirectCommand));
 	if (g->queries)
 		vkCmdWriteTimestamp2(cmd, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, g->queries, 2 * i + 1);
 }
@@ -171,6 +180,7 @@ int kb_vk_graph_create(struct kb_vk *vk, const struct kb_vk_dispatch *list, uint
 		rc = create_queries(g, err);
 	if (rc == KB_OK) {
 		memcpy(g->list, list, n * sizeof *list);
+		memcpy(g->counters_max, counters_max, sizeof g->counters_max);
 		place_barriers(g);
 		cut(g, counters_max, ns_per_work);
 		for (uint32_t i = 0; i < g->n_segments && !r; i++)
@@ -230,7 +240,10 @@ int kb_vk_graph_run(struct kb_vk_graph *g, const uint32_t counters[KB_VK_COUNTER
 	int rc = KB_OK;
 	for (uint32_t i = 0; i < g->n; i++) {
 		const struct kb_vk_dispatch *d = &g->list[i];
-		uint32_t y = d->y_per_group ? (counters[d->counter] + d->y_per_group - 1) / d->y_per_group : 1;
+		uint32_t y = groups_y(d, counters), most = groups_y(d, g->counters_max);
+		if (y > most || (!y && most == 1))
+			return kb_fail(err, KB_EARG, "Vulkan: %s: %u rows in a graph for %u", d->name, counters[d->counter],
+				g->counters_max[d->counter]);
 		c[i] = (VkDispatchIndirectCommand){.x = d->x, .y = y, .z = 1};
 		work += work_of(d, counters);
 	}

@@ -1,5 +1,5 @@
 // A list of dispatches, recorded once and replayed. Group counts along y follow counters that the caller gives at
-// each run, through indirect dispatch; so one recording serves every size up to its own.
+// each run, through indirect dispatch where they can differ; so one recording serves every size up to its own.
 #pragma once
 #include "vk/vk_device.h"
 
@@ -43,7 +43,8 @@ KB_MUST_CHECK int kb_vk_graph_create(struct kb_vk *vk, const struct kb_vk_dispat
 	const uint32_t counters_max[KB_VK_COUNTERS], double ns_per_work, bool profile, struct kb_err *err,
 	struct kb_vk_graph **ret);
 void kb_vk_graph_destroy(struct kb_vk_graph *g);
-// Blocks until done. KB_EDEVICE: lost or timed out.
+// Blocks until done. KB_EDEVICE: lost or timed out. KB_EARG: a counter above its maximum, or 0 where a dispatch that
+// follows it always has one group (y_per_group is not below the maximum).
 KB_MUST_CHECK int kb_vk_graph_run(struct kb_vk_graph *g, const uint32_t counters[KB_VK_COUNTERS], struct kb_err *err);
 // Nanoseconds a multiply-add took in the last run; 0 before.
 double kb_vk_graph_rate(const struct kb_vk_graph *g);

@@ -1,4 +1,4 @@
-// Models on the Vulkan backend, with the validation layers on: all families, on both sets of kernels.
+// Models on the Vulkan backend, with the validation layers on: all families, on each set of kernels.
 #include "op/op_vk.h"
 #include "unit/model/agree.h"
 
@@ -22,9 +22,14 @@ static struct kb_backend *vulkan(enum kb_op_vk_path path)
 	return b;
 }
 
-static struct kb_backend *tuned(void)
+static struct kb_backend *chosen(void)
 {
-	return vulkan(KB_OP_VK_TUNED);
+	return vulkan(KB_OP_VK_AUTO);
+}
+
+static struct kb_backend *stream(void)
+{
+	return vulkan(KB_OP_VK_STREAM);
 }
 
 static struct kb_backend *universal(void)
@@ -32,10 +37,10 @@ static struct kb_backend *universal(void)
 	return vulkan(KB_OP_VK_UNIVERSAL);
 }
 
-static void tuned_matches_llama_cpp(void **state)
+static void chosen_matches_llama_cpp(void **state)
 {
 	(void)state;
-	every_family_matches_llama_cpp(tuned);
+	every_family_matches_llama_cpp(chosen);
 }
 
 static void universal_matches_llama_cpp(void **state)
@@ -44,11 +49,17 @@ static void universal_matches_llama_cpp(void **state)
 	every_family_matches_llama_cpp(universal);
 }
 
-static void tuned_steps_agree(void **state)
+static void stream_matches_llama_cpp(void **state)
 {
 	(void)state;
-	steps_of_any_size_agree(tuned);
-	company_changes_nothing(tuned);
+	every_family_matches_llama_cpp(stream);
+}
+
+static void chosen_steps_agree(void **state)
+{
+	(void)state;
+	steps_of_any_size_agree(chosen);
+	company_changes_nothing(chosen);
 }
 
 static void universal_steps_agree(void **state)
@@ -56,6 +67,13 @@ static void universal_steps_agree(void **state)
 	(void)state;
 	steps_of_any_size_agree(universal);
 	company_changes_nothing(universal);
+}
+
+static void stream_steps_agree(void **state)
+{
+	(void)state;
+	steps_of_any_size_agree(stream);
+	company_changes_nothing(stream);
 }
 
 static void validation_was_silent(void **state)
@@ -67,10 +85,12 @@ static void validation_was_silent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(tuned_matches_llama_cpp),
+		cmocka_unit_test(chosen_matches_llama_cpp),
 		cmocka_unit_test(universal_matches_llama_cpp),
-		cmocka_unit_test(tuned_steps_agree),
+		cmocka_unit_test(stream_matches_llama_cpp),
+		cmocka_unit_test(chosen_steps_agree),
 		cmocka_unit_test(universal_steps_agree),
+		cmocka_unit_test(stream_steps_agree),
 		cmocka_unit_test(validation_was_silent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,20 @@
 #define REPEAT_MAX 64
 #define MEASURE_NS 250000000ull
 
+// What the device can do: multiply-adds without loads; bytes moved and nothing done with them; per ns.
+static struct limits {
+	double mac, byte;
+} limits;
+
+// How much of the time a kernel at the device's limit would need as well, in percent.
+static double share(double mac, double bytes, double ns)
+{
+	if (limits.mac <= 0 || limits.byte <= 0)
+		return 0;
+	double by_mac = mac / limits.mac, by_byte = bytes / limits.byte;
+	return 100 * (by_mac > by_byte ? by_mac : by_byte) / ns;
+}
+
 // Memory of one measurement.
 struct bench_memory {
 	struct kb_backend *b;
@@ -97,11 +111,13 @@ static void bench_matmul(struct kb_backend *b, enum kb_format f, uint32_t rows, 
 	n.matmul.x = take(&m, 4ull * cols * tokens);
 	n.matmul.y = take(&m, 4ull * rows * tokens);
 	double mac = (double)rows * cols * tokens;
-	uint32_t repeat = mac > 5e7 ? 1 : 4;
+	// On a GPU a submission takes longer than the work of one.
+	uint32_t repeat = kb_op_vk_caps(b)->type != KB_VK_CPU ? 16 : mac > 5e7 ? 1 : 4;
 	double ns = measure(b, &n, repeat, tokens, tokens);
 	if (ns > 0)
-		printf("%-8s %6u x %-5u %4u tokens  %9.1f us  %7.2f GMAC/s  %7.2f GB/s\n", kb_formats[f].name, rows, cols,
-			tokens, ns / 1e3, mac / ns, (double)bytes / ns);
+		printf("%-8s %6u x %-5u %4u tokens  %9.1f us  %7.2f GMAC/s  %7.2f GB/s  %3.0f %% of the limit\n",
+			kb_formats[f].name, rows, cols, tokens, ns / 1e3, mac / ns, (double)bytes / ns,
+			share(mac, (double)bytes, ns));
 	give_back(&m);
 	b->ops->free(b, &w);
 	free(panels);
@@ -121,8 +137,10 @@ static void bench_attention(
 	double mac = 2.0 * heads * head_dim * tokens * (context - (tokens - 1) / 2.0);
 	double ns = measure(b, &n, 8, tokens, context - 1);
 	if (ns > 0)
-		printf("attention %2u/%u heads of %3u, %3u tokens after %4u  %9.1f us  %7.2f GMAC/s\n", heads, kv_heads,
-			head_dim, tokens, context - tokens, ns / 1e3, mac / ns);
+		printf("attention %2u/%u heads of %3u, %3u tokens after %4u  %9.1f us  %7.2f GMAC/s  %7.2f GB/s  %3.0f %% of "
+			   "the limit\n",
+			heads, kv_heads, head_dim, tokens, context - tokens, ns / 1e3, mac / ns, 2 * (double)cache / ns,
+			share(mac, 2 * (double)cache, ns));
 	give_back(&m);
 }
 
@@ -146,18 +164,26 @@ static void bench_small(struct kb_backend *b, uint32_t tokens)
 	give_back(&m);
 }
 
-// The ceilings: multiply-adds without loads, and the driver's own copy.
-static double fma_rate(struct kb_vk *vk, const struct kb_vk_buffer *out)
+// A kernel that does only one thing: what a group of it does, and how much of that in all.
+struct pure {
+	const char *name;
+	const uint32_t *spirv;
+	const size_t *spirv_bytes;
+	uint32_t groups, rounds;
+	double work;
+};
+
+// Work a nanosecond, the best of five runs.
+static double run_rate(struct kb_vk *vk, const struct pure *k, const struct kb_vk_buffer *memory)
 {
-	enum { GROUPS = 256, ROUNDS = 20000 };
 	struct kb_err err;
 	VkPipeline pipeline = NULL;
 	struct kb_vk_graph *g = NULL;
 	double best = 0;
 	const uint32_t one[KB_VK_COUNTERS] = {1, 1};
-	struct kb_push_fma push = {.outp = out->address, .rounds = ROUNDS, .factor = 0.5f};
-	struct kb_vk_pipeline_desc p = {.name = "fma", .spirv = kb_spv_bench_fma, .spirv_bytes = kb_spv_bench_fma_size};
-	struct kb_vk_dispatch d = {.name = "fma", .push_size = sizeof push, .x = GROUPS};
+	struct kb_push_fma push = {.outp = memory->address, .rounds = k->rounds, .factor = 0.5f};
+	struct kb_vk_pipeline_desc p = {.name = k->name, .spirv = k->spirv, .spirv_bytes = *k->spirv_bytes};
+	struct kb_vk_dispatch d = {.name = k->name, .push_size = sizeof push, .x = k->groups};
 	memcpy(d.push, &push, sizeof push);
 	if (kb_vk_pipeline_create(vk, &p, &err, &pipeline) == KB_OK) {
 		d.pipeline = pipeline;
@@ -166,7 +192,7 @@ static double fma_rate(struct kb_vk *vk, const struct kb_vk_buffer *out)
 				uint64_t begin = kb_clock_ns();
 				if (kb_vk_graph_run(g, one, &err) != KB_OK)
 					break;
-				double rate = 16.0 * 16 * GROUPS * ROUNDS / (double)(kb_clock_ns() - begin);
+				double rate = k->work / (double)(kb_clock_ns() - begin);
 				best = rate > best ? rate : best;
 			}
 	}
@@ -201,17 +227,28 @@ static double copy_rate(struct kb_vk *vk, const struct kb_vk_buffer *from, const
 	return best;
 }
 
-static void bench_ceilings(const char *device)
+static void find_limits(const char *device)
 {
+	enum { LANES = 64, SUMS = 16, ROUNDS = 20000, CHUNK = 16384, CHUNKS = 16 }; // as in bench_fma, bench_read
 	struct kb_err err;
 	struct kb_vk *vk;
 	struct kb_vk_buffer a = {0}, b = {0};
 	if (kb_vk_create(&(struct kb_vk_options){.device = device}, &err, &vk) != KB_OK)
 		return;
-	if (kb_vk_buffer_create(vk, KB_VK_DEVICE, 64u << 20, "bench", &err, &a) == KB_OK &&
-		kb_vk_buffer_create(vk, KB_VK_DEVICE, 64u << 20, "bench", &err, &b) == KB_OK)
-		printf("ceilings: %.1f GMAC/s without loads, %.1f GB/s read and written by the driver's copy\n",
-			fma_rate(vk, &a), copy_rate(vk, &a, &b));
+	const bool is_cpu = vk->caps.type == KB_VK_CPU;
+	const uint64_t bytes = is_cpu ? 64u << 20 : KB_VK_ALLOCATION_MAX; // beyond any cache
+	struct pure fma = {"fma", kb_spv_bench_fma, &kb_spv_bench_fma_size, is_cpu ? 64 : 8192, ROUNDS, 0};
+	struct pure read = {
+		"read", kb_spv_bench_read, &kb_spv_bench_read_size, (uint32_t)(bytes / CHUNK / CHUNKS), CHUNKS, (double)bytes};
+	fma.work = (double)LANES * SUMS * ROUNDS * fma.groups;
+	if (kb_vk_buffer_create(vk, KB_VK_DEVICE, bytes, "bench", &err, &a) == KB_OK &&
+		kb_vk_buffer_create(vk, KB_VK_DEVICE, bytes, "bench", &err, &b) == KB_OK) {
+		double copy = copy_rate(vk, &a, &b), loads = run_rate(vk, &read, &b);
+		limits = (struct limits){.mac = run_rate(vk, &fma, &a), .byte = loads > copy ? loads : copy};
+		printf(
+			"limits: %.1f GMAC/s without loads; %.1f GB/s read by loads, %.1f read and written by the driver's copy\n",
+			limits.mac, loads, copy);
+	}
 	kb_vk_buffer_destroy(vk, &a);
 	kb_vk_buffer_destroy(vk, &b);
 	kb_vk_destroy(vk);
@@ -225,13 +262,16 @@ int bench(struct kb_backend *vk)
 	const char *only = getenv("KB_CHECKOP_OP");
 	const char *format = getenv("KB_CHECKOP_FORMAT");
 	printf("# %s, %s kernels\n", vk->device, kb_op_vk_caps(vk)->path);
-	if (!only)
-		bench_ceilings(getenv("KB_DEVICE"));
+	find_limits(getenv("KB_DEVICE"));
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
 		if ((only && strcmp(only, "matmul") != 0) || (format && strcmp(format, kb_formats[formats[i]].name) != 0))
 			continue;
 		for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
 			bench_matmul(vk, formats[i], 1536, 768, tokens[t]);
+			if (kb_op_vk_caps(vk)->type != KB_VK_CPU) { // sizes of 8 billion weights
+				bench_matmul(vk, formats[i], 28672, 4096, tokens[t]);
+				bench_matmul(vk, formats[i], 4096, 14336, tokens[t]);
+			}
 			if (i < 2) {
 				bench_matmul(vk, formats[i], 576, 1536, tokens[t]);
 				if (tokens[t] == 1)

@@ -1,6 +1,6 @@
 // Every op on the reference and on Vulkan. TAP. Without arguments in the environment it runs itself for each row of
 // `configs`, in a process of its own, because the driver reads its vector width once.
-//   KB_CHECKOP_PATH=universal|tuned|auto  one run in this process
+//   KB_CHECKOP_PATH=universal|tuned|stream|auto  one run in this process
 //   KB_CHECKOP_QUICK=1                    fewer shapes
 //   KB_CHECKOP_LAYERS=1                   validation layers on
 //   KB_CHECKOP_BENCH=1                    speeds instead of checks
@@ -19,6 +19,7 @@ static const struct config {
 	{"tuned", "128", "0", "1"},
 	{"tuned", "512", "0", "1"},
 	{"universal", "256", "0", "0"},
+	{"stream", "256", "0", "0"},
 };
 
 static void on_message(void *ctx, const char *text)
@@ -35,7 +36,12 @@ static bool is_set(const char *name)
 
 static enum kb_op_vk_path path_of(const char *name)
 {
-	return !strcmp(name, "universal") ? KB_OP_VK_UNIVERSAL : !strcmp(name, "tuned") ? KB_OP_VK_TUNED : KB_OP_VK_AUTO;
+	static const char *const names[] = {
+		[KB_OP_VK_UNIVERSAL] = "universal", [KB_OP_VK_TUNED] = "tuned", [KB_OP_VK_STREAM] = "stream"};
+	for (int i = KB_OP_VK_UNIVERSAL; i <= KB_OP_VK_STREAM; i++)
+		if (!strcmp(name, names[i]))
+			return (enum kb_op_vk_path)i;
+	return KB_OP_VK_AUTO;
 }
 
 // One run in this process. Returns the exit status; counts go to `fd` for the parent.

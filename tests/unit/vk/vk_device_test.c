@@ -78,8 +78,10 @@ static void path_by_properties(void **state)
 		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = all}, "universal", "64-bit"},
 		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = 1, .int64 = true}, "universal", "broadcast"},
 		{{.type = KB_VK_CPU, .subgroup = 8, .subgroup_ops = all, .int64 = true}, "universal", "8-bit"},
-		{{.type = KB_VK_INTEGRATED, .subgroup = 16, .subgroup_ops = all, .int64 = true, .storage8 = true}, "universal",
-			"CPU devices"},
+		{{.type = KB_VK_INTEGRATED, .subgroup = 16, .subgroup_ops = all, .int64 = true, .storage8 = true}, "stream",
+			"a GPU"},
+		{{.type = KB_VK_DISCRETE, .subgroup = 32}, "stream", "a GPU"},
+		{{.type = KB_VK_OTHER, .subgroup = 32}, "universal", "4, 8 or 16"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
