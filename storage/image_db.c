@@ -2,7 +2,7 @@
 #include "storage/image_db.h"
 
 #include <errno.h>
-#include <mbedtls/sha256.h>
+#include <nettle/sha2.h>
 #include <string.h>
 
 #define HASH_PIECE (4u << 20)
@@ -55,44 +55,31 @@ int kb__image_db_each(
 	return rc == MDB_NOTFOUND ? 0 : kb__image_db_fail(err, rc, "reading the image");
 }
 
-static int sha_fail(struct kb_err *err, int rc)
-{
-	return kb_fail(err, KB_EIO, "SHA-256 failed (mbedTLS error -0x%x)", (unsigned)-rc);
-}
-
 int kb__image_sha256(const void *bytes, uint64_t len, const struct kb_progress *progress, uint64_t done, uint64_t total,
 	const char *what, struct kb_err *err, uint8_t hash[static KB_HASH_BYTES])
 {
-	mbedtls_sha256_context sha;
-	int r = 0;
-	mbedtls_sha256_init(&sha);
-	int rc = mbedtls_sha256_starts(&sha, 0);
-	for (uint64_t at = 0; at < len && !rc && !r; at += HASH_PIECE) {
+	struct sha256_ctx sha;
+	sha256_init(&sha);
+	for (uint64_t at = 0; at < len; at += HASH_PIECE) {
 		size_t n = len - at < HASH_PIECE ? (size_t)(len - at) : HASH_PIECE;
-		rc = mbedtls_sha256_update(&sha, (const uint8_t *)bytes + at, n);
+		sha256_update(&sha, n, (const uint8_t *)bytes + at);
 		if (kb_progress_step(progress, done + at + n, total, what))
-			r = kb_fail(err, KB_ECANCELLED, "stopped on request");
+			return kb_fail(err, KB_ECANCELLED, "stopped on request");
 	}
-	if (!rc && !r)
-		rc = mbedtls_sha256_finish(&sha, hash);
-	mbedtls_sha256_free(&sha);
-	return rc ? sha_fail(err, rc) : r;
-}
-
-static int add(mbedtls_sha256_context *sha, const void *bytes, size_t n)
-{
-	return mbedtls_sha256_update(sha, bytes, n);
+	sha256_digest(&sha, KB_HASH_BYTES, hash);
+	return 0;
 }
 
 static int add_record(void *ctx, struct kb_str key, struct kb_str value, struct kb_err *err)
 {
 	uint32_t key_len = (uint32_t)key.len;
 	uint64_t value_len = value.len;
-	int rc = add(ctx, &key_len, sizeof key_len);
-	rc = rc ? rc : add(ctx, key.data, key.len);
-	rc = rc ? rc : add(ctx, &value_len, sizeof value_len);
-	rc = rc ? rc : add(ctx, value.data, value.len);
-	return rc ? sha_fail(err, rc) : 0;
+	(void)err;
+	sha256_update(ctx, sizeof key_len, (const uint8_t *)&key_len);
+	sha256_update(ctx, key.len, (const uint8_t *)key.data);
+	sha256_update(ctx, sizeof value_len, (const uint8_t *)&value_len);
+	sha256_update(ctx, value.len, (const uint8_t *)value.data);
+	return 0;
 }
 
 static int add_segment_hash(void *ctx, struct kb_str key, struct kb_str value, struct kb_err *err)
@@ -103,18 +90,13 @@ static int add_segment_hash(void *ctx, struct kb_str key, struct kb_str value, s
 int kb__image_total(const struct kb_image_db *db, const struct kb_record_info *info, struct kb_err *err,
 	uint8_t hash[static KB_HASH_BYTES])
 {
-	mbedtls_sha256_context sha;
-	mbedtls_sha256_init(&sha);
-	int rc = mbedtls_sha256_starts(&sha, 0);
-	rc = rc ? rc : add(&sha, info, sizeof *info);
-	int r = rc ? sha_fail(err, rc) : 0;
-	r = r ? r : kb__image_db_each(db, KB_TABLE_META, add_record, &sha, err);
+	struct sha256_ctx sha;
+	sha256_init(&sha);
+	sha256_update(&sha, sizeof *info, (const uint8_t *)info);
+	int r = kb__image_db_each(db, KB_TABLE_META, add_record, &sha, err);
 	r = r ? r : kb__image_db_each(db, KB_TABLE_TENSOR, add_record, &sha, err);
 	r = r ? r : kb__image_db_each(db, KB_TABLE_HASH, add_segment_hash, &sha, err);
-	if (!r) {
-		rc = mbedtls_sha256_finish(&sha, hash);
-		r = rc ? sha_fail(err, rc) : 0;
-	}
-	mbedtls_sha256_free(&sha);
+	if (!r)
+		sha256_digest(&sha, KB_HASH_BYTES, hash);
 	return r;
 }

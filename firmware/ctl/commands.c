@@ -88,8 +88,9 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"kinds that the report calls re-quantised. A file that is cut, damaged or hostile gives an error that names "
 		"the place and leaves nothing behind.",
 		import_options, 1, 1, kb_ctl_import},
-	{"model", "list | show NAME | verify NAME | remove NAME", "the box's model images",
+	{"model", "list | show NAME | verify NAME | digest NAME | remove NAME", "the box's model images",
 		"list: names, sizes, kinds. show: metadata of one. verify: reads all of it and compares it with its hashes. "
+		"digest: what fs-verity measures of the file, as `fsverity digest` prints it. "
 		"remove: deletes the file; an engine that has it open goes on with it until it ends.",
 		model_options, 1, 2, kb_ctl_model},
 	{"pair", "", "make this user a client of the box",

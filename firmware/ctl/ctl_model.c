@@ -1,10 +1,11 @@
-// kotobako model list|show|verify|remove: the images in STATE/models.
+// kotobako model list|show|verify|digest|remove: the images in STATE/models.
 #include "base/clock.h"
 #include "firmware/ctl/ctl.h"
 #include "firmware/ctl/progress.h"
 #include "firmware/ctl/text.h"
 #include "net/x509.h"
 #include "storage/models.h"
+#include "storage/verity.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -190,6 +191,28 @@ static int verify(const char *models, const struct kb_ctl_args *args)
 	return status;
 }
 
+static int digest(const char *models, const struct kb_ctl_args *args)
+{
+	struct kb_err err;
+	struct kb_ctl_progress progress;
+	uint8_t hash[KB_VERITY_HASH];
+	char *path = NULL, text[2 * KB_VERITY_HASH + 1];
+	if (kb_model_find(models, args->arg[1], &err, &path))
+		return kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
+	kb_ctl_catch_interrupt(true);
+	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "reading", kb_clock_ms());
+	int r = kb_verity_file(path, &(struct kb_progress){.step = step, .ctx = &progress}, &err, hash);
+	kb_ctl_progress_end(&progress);
+	if (r == 0) {
+		kb_hex(hash, sizeof hash, text);
+		printf("sha256:%s %s\n", text, path);
+	}
+	free(path);
+	if (r == KB_ECANCELLED)
+		return kb_ctl_fail(KB_CTL_INTERRUPTED, "stopped");
+	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : KB_CTL_OK;
+}
+
 static int remove_model(const char *models, const struct kb_ctl_args *args)
 {
 	struct kb_err err;
@@ -211,6 +234,7 @@ static const struct {
 	{"list", 1, list},
 	{"show", 2, show},
 	{"verify", 2, verify},
+	{"digest", 2, digest},
 	{"remove", 2, remove_model},
 };
 
@@ -227,5 +251,5 @@ int kb_ctl_model(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 		free(models);
 		return status;
 	}
-	return kb_ctl_fail(KB_CTL_USAGE, "model %s: it knows list, show, verify and remove", args->arg[0]);
+	return kb_ctl_fail(KB_CTL_USAGE, "model %s: it knows list, show, verify, digest and remove", args->arg[0]);
 }

@@ -359,6 +359,9 @@ def test_models():
           and "general.architecture = " in r.stdout, r)
     r = cli("--state", state, "model", "verify", "small")
     check("model verify", r.returncode == 0 and row["sha256"] in r.stdout, r)
+    r = cli("--state", state, "model", "digest", "small")
+    other = subprocess.run(["fsverity", "digest", image], stdout=subprocess.PIPE, text=True, check=True).stdout
+    check("model digest is fsverity's", r.returncode == 0 and r.stdout == other, (r, other))
     damaged = bytearray(image.read_bytes())
     place = next(at for at in (damaged.find(data[k:k + 16]) for k in range(len(data) - 16, 0, -16)) if at > 0)
     damaged[place] ^= 1  # a weight that is stored as it was
@@ -370,7 +373,7 @@ def test_models():
     check("a cut image is listed as damaged: 1", r.returncode == 1 and "damaged" in r.stdout, r)
     r = cli("--state", state, "model", "remove", "small")
     check("model remove", r.returncode == 0 and not image.exists(), r)
-    for action in ("show", "verify", "remove"):
+    for action in ("show", "verify", "digest", "remove"):
         r = cli("--state", state, "model", action, "small")
         check(f"model {action} of what is not there: 1", r.returncode == 1 and "small" in r.stderr, r)
     r = cli("--state", state, "model", "remove", "../small")
