@@ -1,0 +1,194 @@
+#include "storage/manifest.h"
+#include "storage/models.h"
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#define MAGIC "KBMANIF1"
+#define MAGIC_BYTES 8u
+#define FIELD_HEAD 8u // tag, zero, length
+
+const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS] = {"model", "adapter", "delta"};
+
+enum type { NUMBER, TEXT, HASH };
+
+// The format: tags, once and for all. Odd tags must be understood, even ones may be passed over.
+static const struct field {
+	uint16_t tag;
+	enum type type;
+	bool is_required;
+	size_t offset;
+	const char *name;
+} fields[] = {
+	{1, TEXT, true, offsetof(struct kb_manifest, model), "model"},
+	{3, NUMBER, true, offsetof(struct kb_manifest, version), "version"},
+	{5, NUMBER, true, offsetof(struct kb_manifest, kind), "kind"},
+	{7, NUMBER, true, offsetof(struct kb_manifest, created), "created"},
+	{8, TEXT, true, offsetof(struct kb_manifest, family), "family"},
+	{10, TEXT, true, offsetof(struct kb_manifest, licence), "licence"},
+	{12, TEXT, false, offsetof(struct kb_manifest, origin), "origin"},
+	{14, TEXT, false, offsetof(struct kb_manifest, recipe), "recipe"},
+	{16, TEXT, false, offsetof(struct kb_manifest, quality), "quality"},
+	{17, NUMBER, true, offsetof(struct kb_manifest, min_firmware), "min_firmware"},
+	{19, NUMBER, true, offsetof(struct kb_manifest, device_memory), "device_memory"},
+	{21, NUMBER, true, offsetof(struct kb_manifest, payload_bytes), "payload_bytes"},
+	{23, HASH, true, offsetof(struct kb_manifest, payload_root), "payload_root"},
+	{25, HASH, false, offsetof(struct kb_manifest, base), "base"},
+};
+#define FIELDS (sizeof fields / sizeof *fields)
+
+static uint64_t get(const uint8_t *p, size_t bytes)
+{
+	uint64_t v = 0;
+	while (bytes-- > 0)
+		v = v << 8 | p[bytes];
+	return v;
+}
+
+static void put(uint8_t *p, uint64_t v, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		p[i] = (uint8_t)(v >> 8 * i);
+}
+
+static bool is_plain_text(const uint8_t *p, size_t len)
+{
+	while (len) {
+		utf8proc_int32_t c;
+		utf8proc_ssize_t n = utf8proc_iterate(p, (utf8proc_ssize_t)len, &c);
+		if (n <= 0 || c < 0x20 || (c >= 0x7f && c < 0xa0))
+			return false;
+		p += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+// What must hold between fields, of parsed and of written manifests alike. NULL: it does.
+static const char *wrong(const struct kb_manifest *m)
+{
+	char name[KB_MAX_MODEL_NAME + 1] = {0};
+	if (m->model.len > KB_MAX_MODEL_NAME)
+		return "model: not the name of a model";
+	memcpy(name, m->model.data, m->model.len);
+	if (strlen(name) != m->model.len || !kb_model_name_valid(name))
+		return "model: not the name of a model";
+	if (m->version == 0 || m->version > INT64_MAX)
+		return "version: it counts from 1";
+	if (m->kind >= KB_MANIFEST_KINDS)
+		return "kind: unknown";
+	if (m->payload_bytes == 0 || m->payload_bytes > INT64_MAX)
+		return "payload_bytes: not the size of a file";
+	if ((m->base != NULL) != (m->kind != KB_MANIFEST_MODEL))
+		return "base: adapters and deltas have one, models have none";
+	return NULL;
+}
+
+static int read_value(
+	const struct field *f, const uint8_t *value, size_t len, size_t at, struct kb_err *err, struct kb_manifest *m)
+{
+	void *to = (uint8_t *)m + f->offset;
+	if ((f->type == NUMBER && len != 8) || (f->type == HASH && len != KB_MANIFEST_HASH) || (f->type == TEXT && !len))
+		return kb_fail(err, KB_EBAD, "manifest: %s at byte %zu has %zu bytes", f->name, at, len);
+	if (f->type == TEXT && len > KB_MANIFEST_TEXT_MAX)
+		return kb_fail(
+			err, KB_ELIMIT, "manifest: %s at byte %zu: %zu bytes, at most %u", f->name, at, len, KB_MANIFEST_TEXT_MAX);
+	if (f->type == TEXT && !is_plain_text(value, len))
+		return kb_fail(err, KB_EBAD, "manifest: %s at byte %zu is no plain text", f->name, at);
+	if (f->type == NUMBER)
+		*(uint64_t *)to = get(value, 8);
+	else if (f->type == HASH)
+		*(const uint8_t **)to = value;
+	else
+		*(struct kb_str *)to = (struct kb_str){(const char *)value, len};
+	return KB_OK;
+}
+
+static const struct field *find(uint64_t tag)
+{
+	for (size_t i = 0; i < FIELDS; i++)
+		if (fields[i].tag == tag)
+			return &fields[i];
+	return NULL;
+}
+
+/* see manifest.h */
+int kb_manifest_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_manifest *ret)
+{
+	struct kb_manifest m = {0};
+	uint64_t last = 0;
+	bool seen[FIELDS] = {0};
+	if (len > KB_MANIFEST_MAX)
+		return kb_fail(err, KB_ELIMIT, "manifest: %zu bytes, at most %u", len, KB_MANIFEST_MAX);
+	if (len < MAGIC_BYTES || memcmp(bytes, MAGIC, MAGIC_BYTES) != 0)
+		return kb_fail(err, KB_EBAD, "manifest: it does not begin as one");
+	for (size_t at = MAGIC_BYTES; at < len;) {
+		if (len - at < FIELD_HEAD)
+			return kb_fail(err, KB_EBAD, "manifest: cut at byte %zu", at);
+		uint64_t tag = get(bytes + at, 2), zero = get(bytes + at + 2, 2), n = get(bytes + at + 4, 4);
+		if (zero != 0 || n > len - at - FIELD_HEAD)
+			return kb_fail(err, KB_EBAD, "manifest: field %" PRIu64 " at byte %zu does not fit", tag, at);
+		if (tag <= last)
+			return kb_fail(err, KB_EBAD, "manifest: field %" PRIu64 " at byte %zu comes twice or too late", tag, at);
+		const struct field *f = find(tag);
+		if (!f && tag % 2)
+			return kb_fail(err, KB_EUNSUPPORTED,
+				"manifest: field %" PRIu64 " at byte %zu is not known here: it needs a newer firmware", tag, at);
+		int rc = f ? read_value(f, bytes + at + FIELD_HEAD, n, at, err, &m) : KB_OK;
+		if (rc != KB_OK)
+			return rc;
+		if (f)
+			seen[f - fields] = true;
+		last = tag;
+		at += FIELD_HEAD + n;
+	}
+	for (size_t i = 0; i < FIELDS; i++)
+		if (fields[i].is_required && !seen[i])
+			return kb_fail(err, KB_EBAD, "manifest: %s is missing", fields[i].name);
+	const char *why = wrong(&m);
+	if (why)
+		return kb_fail(err, KB_EBAD, "manifest: %s", why);
+	*ret = m;
+	return KB_OK;
+}
+
+/* see manifest.h */
+int kb_manifest_write(
+	const struct kb_manifest *m, size_t capacity, struct kb_err *err, uint8_t *ret_bytes, size_t *ret_len)
+{
+	size_t at = MAGIC_BYTES;
+	const char *why = m->model.data ? wrong(m) : "model: missing";
+	if (why)
+		return kb_fail(err, KB_EARG, "manifest: %s", why);
+	if (capacity < MAGIC_BYTES)
+		return kb_fail(err, KB_ELIMIT, "manifest: no room");
+	memcpy(ret_bytes, MAGIC, MAGIC_BYTES);
+	for (size_t i = 0; i < FIELDS; i++) {
+		const struct field *f = &fields[i];
+		const void *from = (const uint8_t *)m + f->offset;
+		const struct kb_str *text = from;
+		const uint8_t *hash = f->type == HASH ? *(const uint8_t *const *)from : NULL;
+		size_t n = f->type == NUMBER ? 8 : f->type == TEXT ? text->len : hash ? KB_MANIFEST_HASH : 0;
+		if (!n && f->is_required)
+			return kb_fail(err, KB_EARG, "manifest: %s: missing", f->name);
+		if (!n)
+			continue;
+		if (f->type == TEXT && (n > KB_MANIFEST_TEXT_MAX || !is_plain_text((const uint8_t *)text->data, n)))
+			return kb_fail(err, KB_EARG, "manifest: %s: too long, or no plain text", f->name);
+		if (n + FIELD_HEAD > capacity - at)
+			return kb_fail(err, KB_ELIMIT, "manifest: more than %zu bytes", capacity);
+		put(ret_bytes + at, f->tag, 2);
+		put(ret_bytes + at + 2, 0, 2);
+		put(ret_bytes + at + 4, n, 4);
+		at += FIELD_HEAD;
+		if (f->type == NUMBER)
+			put(ret_bytes + at, *(const uint64_t *)from, 8);
+		else
+			memcpy(ret_bytes + at, f->type == TEXT ? (const uint8_t *)text->data : hash, n);
+		at += n;
+	}
+	*ret_len = at;
+	return KB_OK;
+}
