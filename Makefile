@@ -157,7 +157,7 @@ build/models/%.kbm: build/release/kotobako image/models.list
 	$(Q)image/fetch_model.sh $(GGUF_$*)
 	$(Q)build/release/kotobako import build/downloads/$(GGUF_$*).gguf --replace --out $@
 
-.PHONY: release test-inputs test check-full run bench bench-op fuzz fuzz-replay tidy format
+.PHONY: release test-inputs test check-full run bench bench-serve bench-plot bench-op fuzz fuzz-replay tidy format
 release:
 	$(Q)$(MAKE) --no-print-directory config=release all
 
@@ -184,7 +184,17 @@ run: release ## the box on this machine: a model answers over TLS (ONCE=1 leaves
 
 bench: release $(MODELS) ## ours beside llama.cpp (Vulkan and CPU) on the same model, in turns
 	$(Q)tests/bench/build_llama.sh
+	$(Q)$(MAKE) --no-print-directory config=release build/release/test/op/checkop_test
 	$(Q)python3 tests/bench/bench.py
+	$(Q)python3 tests/bench/curves.py
+
+bench-serve: release $(MODELS) ## the box as a server beside llama-server: many clients, latency, fairness
+	$(Q)tests/bench/build_llama.sh llama llama-server
+	$(Q)python3 tests/bench/serve.py
+
+bench-plot: ## docs/bench/*.svg from what bench and bench-serve measured
+	$(Q)tests/bench/build_llama.sh packages
+	$(Q)tests/bench/plot.py
 
 bench-op: ## GMAC/s and GB/s of each kernel beside what the device can do
 	$(Q)$(MAKE) --no-print-directory config=release build/release/test/op/checkop_test

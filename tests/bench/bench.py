@@ -3,25 +3,26 @@
 
 Runs, in turns (A B C A B C ...), llama.cpp's Vulkan backend on the device the loader lists first (lavapipe on a
 machine without a GPU; GGML_VK_VISIBLE_DEVICES=0 makes it accept that), llama.cpp's CPU backend, and ours. Each run is a
-process of its own: prompt of 128 tokens, 64 tokens decoded after it. Prints medians (minimum-maximum) and the ratios
-ours / peer, paired within a round, and writes build/bench.json:
-a list of {model, test, ours, peer, peer_value, ratio, spread, device}; spread is [min, max] of the paired ratios.
+process of its own: prompt of 512 tokens, 64 tokens decoded after it, without guesses. Prints medians (minimum-maximum)
+and the ratios ours / peer, paired within a round, and puts its rows into build/bench.json (record.py).
 
-  prefill   tokens/s of the 128-token prompt, the second time in the process (pipelines compiled, weights resident)
+  prefill   tokens/s of the 512-token prompt, the second time in the process (pipelines compiled, weights resident)
   decode    tokens/s of 64 tokens after it, greedy
   first     seconds from the start of the process to the first token: loading, compiling, prefill
   memory    peak resident bytes, as the kernel counted them for the whole process (ru_maxrss)
 
 Exits 1 when ours could not be run, 3 with --check when a ratio is below its target (TARGETS).
-Usage: bench.py [--model smollm2|gemma3|all] [--rounds N] [--peers vulkan,cpu] [--check] [--out FILE]
+Usage: bench.py [--model smollm2|gemma3|all] [--rounds N] [--peers vulkan,cpu] [--prompt N] [--check] [--out FILE]
 """
 import argparse
 import json
 import os
 import statistics
-import struct
 import subprocess
 import sys
+
+import gguf
+import record
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEER = os.path.join(TOP, "build/llama/bin/kb-peer")
@@ -31,61 +32,20 @@ MODELS = {  # name: GGUF in build/downloads, our image in build/models (made by 
     "smollm2": ("smollm2-135m-instruct-q4_1.gguf", "smollm2-135m-instruct.kbm"),
     "gemma3": ("gemma-3-270m-q4_k_m.gguf", "gemma-3-270m.kbm"),
 }
-PROMPT, DECODE = 128, 64
+PROMPT, DECODE = 512, 64
 TESTS = [("prefill", "prefill_tps", "t/s", True), ("decode", "decode_tps", "t/s", True),
          ("first", "start_to_first_token_s", "s", False), ("memory", "maxrss_bytes", "MB", False)]
-TARGETS = {("smollm2", "vulkan", "prefill"): 8.0, ("smollm2", "vulkan", "decode"): 15.0}
-# GGUF tensor types: name, weights per block, bytes per block (ggml's block structs).
-TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-         7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
-         12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 20: ("IQ4_NL", 32, 18),
-         30: ("BF16", 1, 2)}
-SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of GGUF's scalar value types
+TARGETS = {("vulkan", "prefill"): 12.0, ("vulkan", "decode"): 40.0, ("cpu", "prefill"): 0.6, ("cpu", "decode"): 0.7}
 
 
-def gguf_tensors(path):
-    """[(name, dims, type)] of a GGUF file, read by the format's description."""
-    with open(path, "rb") as f:
-        def number(code):
-            return struct.unpack("<" + code, f.read(struct.calcsize("<" + code)))[0]
-
-        def skip(kind):
-            if kind == 8:
-                f.seek(number("Q"), os.SEEK_CUR)
-            elif kind == 9:
-                element, count = number("I"), number("Q")
-                if element == 8:
-                    for _ in range(count):
-                        skip(8)
-                else:
-                    f.seek(count * SIZES[element], os.SEEK_CUR)
-            else:
-                f.seek(SIZES[kind], os.SEEK_CUR)
-
-        if f.read(4) != b"GGUF":
-            raise SystemExit(f"{path}: not a GGUF file")
-        number("I")
-        n_tensors, n_meta = number("Q"), number("Q")
-        for _ in range(n_meta):
-            f.seek(number("Q"), os.SEEK_CUR)
-            skip(number("I"))
-        out = []
-        for _ in range(n_tensors):
-            name = f.read(number("Q")).decode()
-            dims = [number("Q") for _ in range(number("I"))]
-            out.append((name, dims, number("I")))
-            number("Q")
-        return out
-
-
-def work_of(path):
+def work_of(path, n_prompt):
     """Weight bytes and multiply-adds with weights of one decoded token, and multiply-adds of the whole prompt.
 
     Every matrix once, a tied embedding as the output matrix; in the prompt the output is needed once. Attention's own
     products (with the cache, not with weights) are left out.
     """
     size = macs = once = 0
-    tensors = gguf_tensors(path)
+    _, tensors = gguf.read(path)
     has_output = any(name == "output.weight" for name, _, _ in tensors)
     for name, dims, kind in tensors:
         count = 1
@@ -93,16 +53,16 @@ def work_of(path):
             count *= d
         if name == "token_embd.weight" and has_output:
             continue
-        _, per_block, block_bytes = TYPES[kind]
+        _, per_block, block_bytes = gguf.TYPES[kind]
         size += count // per_block * block_bytes
         macs += count if len(dims) > 1 else 0
         once += count if name in ("token_embd.weight", "output.weight") else 0
-    return size, macs, (macs - once) * PROMPT + once
+    return size, macs, (macs - once) * n_prompt + once
 
 
-def commands(model, peers, threads):
-    gguf = os.path.join(TOP, "build/downloads", MODELS[model][0])
-    bench = ["bench", gguf, str(PROMPT), str(DECODE)]
+def commands(model, peers, threads, n_prompt):
+    source = os.path.join(TOP, "build/downloads", MODELS[model][0])
+    bench = ["bench", source, str(n_prompt), str(DECODE)]
     rows = []
     if "vulkan" in peers:
         env = {"GGML_VK_VISIBLE_DEVICES": os.environ.get("GGML_VK_VISIBLE_DEVICES", "0")}
@@ -112,9 +72,9 @@ def commands(model, peers, threads):
     image = os.path.join(TOP, "build/models", MODELS[model][1])
     if not os.path.exists(image) and os.access(CLI, os.X_OK):
         os.makedirs(os.path.dirname(image), exist_ok=True)
-        subprocess.run([CLI, "import", gguf, "--out", image], check=False)
-    rows.append(("ours", [ENGINE, "--bench", image, "--prompt", str(PROMPT), "--decode", str(DECODE), "--json"], {}))
-    return gguf, rows
+        subprocess.run([CLI, "import", source, "--out", image], check=False)
+    rows.append(("ours", [ENGINE, "--bench", image, "--prompt", str(n_prompt), "--decode", str(DECODE), "--json"], {}))
+    return source, rows
 
 
 def run(command, extra):
@@ -147,7 +107,7 @@ def shown(values, unit):
     return f"{statistics.median(v):.{digits}f} ({min(v):.{digits}f}-{max(v):.{digits}f})"
 
 
-def report(model, work, results):
+def report(model, n_prompt, work, results):
     """Prints the table of one model; returns its rows for bench.json."""
     size, macs, prompt_macs = work
     rows = []
@@ -164,22 +124,20 @@ def report(model, work, results):
             line += f" {shown(theirs, unit) + ' ' + unit if theirs else '-':>24}"
             line += f" {'x' + shown(ratios, '') if ratios else '-':>22}"
             if ratios:
-                rows.append({"model": model, "test": test, "ours": statistics.median(ours), "peer": "llama.cpp " + name,
-                             "peer_value": statistics.median(theirs), "ratio": statistics.median(ratios),
-                             "spread": [min(ratios), max(ratios)], "device": results["ours"][0].get("device", "")})
+                target = TARGETS.get((name, test))
+                rows.append(record.row(model, test, ours, "llama.cpp " + name, theirs, results["ours"][0].get("device", ""),
+                                       unit, target and ("at_least", target)))
         print(line + ("   higher is better" if is_rate else "   lower is better"))
     for name, rounds in results.items():
         if rounds:
             speed = statistics.median(r["decode_tps"] for r in rounds)
-            fill = statistics.median(r["prefill_tps"] for r in rounds) / PROMPT * prompt_macs
+            fill = statistics.median(r["prefill_tps"] for r in rounds) / n_prompt * prompt_macs
             print(f"  {name:8} decode moves {speed * size / 1e9:.2f} GB/s of weights and does {speed * macs / 1e9:.2f} GMAC/s;"
                   f" prefill {fill / 1e9:.2f} GMAC/s [{rounds[0].get('device', '')}]")
     for row in rows:
-        target = TARGETS.get((model, row["peer"].split()[-1], row["test"]))
-        if target:
-            row["target"] = target
-            print(f"  target: {row['test']} at least x{target:g} of {row['peer']}: x{row['ratio']:.1f}, "
-                  f"{'reached' if row['ratio'] >= target else 'MISSED'}")
+        if "target" in row:
+            print(f"  target: {row['test']} at least x{row['target'][1]:g} of {row['peer']}: x{row['ratio']:.2f}, "
+                  f"{'reached' if record.meets(row) else 'MISSED'}")
     return rows
 
 
@@ -189,14 +147,15 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--peers", default="vulkan,cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peer")
+    p.add_argument("--prompt", type=int, default=PROMPT, metavar="N", help="tokens of the prompt")
     p.add_argument("--check", action="store_true", help="fail when a target is missed")
-    p.add_argument("--out", default=os.path.join(TOP, "build/bench.json"))
+    p.add_argument("--out", default=record.ROWS)
     a = p.parse_args()
     all_rows, is_whole = [], True
-    print(f"bench: {PROMPT} tokens of prompt, {DECODE} decoded, {a.rounds} rounds in turns, {os.cpu_count()} processors, "
+    print(f"bench: {a.prompt} tokens of prompt, {DECODE} decoded, {a.rounds} rounds in turns, {os.cpu_count()} processors, "
           f"load {os.getloadavg()[0]:.2f}" + (" (not quiet: expect noise)" if os.getloadavg()[0] > 0.5 else ""))
     for model in MODELS if a.model == "all" else [a.model]:
-        gguf, programs = commands(model, a.peers.split(","), a.threads)
+        source, programs = commands(model, a.peers.split(","), a.threads, a.prompt)
         results = {name: [] for name, _, _ in programs}
         for number in range(a.rounds):
             turn = {}
@@ -212,15 +171,12 @@ def main():
         # Ratios are paired: with ours at hand, only rounds in which everything ran count.
         whole = [i for i in range(a.rounds) if all(r[i] for r in results.values())]
         results = {n: [r[i] for i in whole] if whole else [x for x in r if x] for n, r in results.items()}
-        all_rows += report(model, work_of(gguf), results)
-    with open(a.out, "w", encoding="utf-8") as f:
-        json.dump(all_rows, f, indent=1)
-        f.write("\n")
+        all_rows += report(model, a.prompt, work_of(source, a.prompt), results)
+    record.merge_rows(all_rows, a.out)
     if not is_whole:
         print("bench: not everything ran; the figures above are incomplete", file=sys.stderr)
         return 1
-    missed = [r for r in all_rows if r["ratio"] < r.get("target", 0)]
-    return 3 if a.check and missed else 0
+    return 3 if a.check and any(record.meets(r) is False for r in all_rows) else 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 # Builds the peer of the benchmark and of the full-vocabulary check: llama.cpp, from the source package of
 # llama-cpp-python (pinned by version and SHA-256, fetched by pip), with its CPU and Vulkan backends, and our driver
 # tests/bench/peer.c against it. Nothing of it is part of the product or of the repository.
-# Usage: tests/bench/build_llama.sh [TARGET...]   default TARGET: llama; llama-bench is its own benchmark.
+# Usage: tests/bench/build_llama.sh [TARGET...]   default TARGET: llama; llama-bench is its own benchmark;
+# packages only installs what the benchmarks need; llama-server is the peer of `make bench-serve` (without its web
+# page, which it would fetch).
 # Result: build/llama/bin/kb-peer (and build/llama/bin/lib*.so). Nothing is done when it is up to date.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -52,13 +54,16 @@ fetch_source() {
 }
 
 install_packages
+[ "${1:-}" != packages ] || exit 0
 fetch_source
 [ $# -gt 0 ] || set -- llama
-if [ ! -f $dir/build.ninja ]; then
+# A build directory of before llama-server was wanted is configured again; what is compiled stays.
+if [ ! -f $dir/build.ninja ] || ! grep -qx 'LLAMA_BUILD_SERVER:BOOL=ON' $dir/CMakeCache.txt; then
 	# Release with the host's own instruction set: the peer at its best on this machine.
 	cmake -S $src -B $dir -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_VULKAN=ON -DGGML_CCACHE=OFF \
-		-DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
-		-DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_OPENSSL=OFF \
+		-DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=ON \
+		-DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DCMAKE_BUILD_RPATH_USE_ORIGIN=ON -DLLAMA_BUILD_APP=OFF \
+		-DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_OPENSSL=OFF \
 		>$dir/configure.log 2>&1 || { tail -20 $dir/configure.log >&2; exit 1; }
 fi
 [ -f $dir/bin/kb-peer ] || say "building $* (the first time takes a quarter of an hour or more; log: $dir/make.log)"

@@ -17,7 +17,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define CHUNK 128 // tokens of one decode call
+#define CHUNK 128       // tokens of one decode call, as in ours
+#define CHUNK_BENCH 512 // while measuring: its own default
 
 struct peer {
 	struct llama_model *model;
@@ -26,6 +27,7 @@ struct peer {
 	uint32_t n_vocab;
 	bool is_gpu, is_exact;
 	int threads;
+	uint32_t chunk; // tokens of one decode call
 };
 
 static void die(const char *what)
@@ -64,7 +66,7 @@ static void open_model(struct peer *p, const char *path, uint32_t n_ctx)
 	p->n_vocab = (uint32_t)llama_vocab_n_tokens(p->vocab);
 	struct llama_context_params cp = llama_context_default_params();
 	cp.n_ctx = n_ctx;
-	cp.n_batch = cp.n_ubatch = CHUNK;
+	cp.n_batch = cp.n_ubatch = p->chunk;
 	cp.n_threads = cp.n_threads_batch = p->threads;
 	if (!p->is_gpu)
 		cp.offload_kqv = cp.op_offload = false;
@@ -123,8 +125,8 @@ static void best_two(const struct peer *p, const float *x, uint32_t *ret_best, u
 static const float *prefill(struct peer *p, const int32_t *ids, uint32_t n)
 {
 	forget(p);
-	for (uint32_t i = 0; i < n; i += CHUNK)
-		feed(p, ids + i, n - i < CHUNK ? n - i : CHUNK, i, false);
+	for (uint32_t i = 0; i < n; i += p->chunk)
+		feed(p, ids + i, n - i < p->chunk ? n - i : p->chunk, i, false);
 	return llama_get_logits_ith(p->ctx, -1);
 }
 
@@ -240,6 +242,7 @@ static double peak_rss(void)
 static void bench(struct peer *p, const char *path, uint32_t n_prompt, uint32_t n_decode, double start)
 {
 	uint32_t a, b;
+	p->chunk = CHUNK_BENCH;
 	open_model(p, path, n_prompt + n_decode + 1);
 	int32_t *ids = malloc(4 * (size_t)n_prompt);
 	for (uint32_t i = 0; i < n_prompt; i++) // which ids does not matter to the time
@@ -265,7 +268,7 @@ static void bench(struct peer *p, const char *path, uint32_t n_prompt, uint32_t 
 int main(int argc, char **argv)
 {
 	double start = now();
-	struct peer p = {.threads = 2};
+	struct peer p = {.threads = 2, .chunk = CHUNK};
 	int i = 1;
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--gpu") == 0)
