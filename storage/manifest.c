@@ -1,6 +1,6 @@
 #include "storage/manifest.h"
+#include "storage/fields.h"
 #include "storage/models.h"
-#include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
@@ -8,7 +8,6 @@
 
 #define MAGIC "KBMANIF1"
 #define MAGIC_BYTES 8u
-#define FIELD_HEAD 8u // tag, zero, length
 
 const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS] = {"model", "adapter", "delta"};
 
@@ -38,20 +37,6 @@ static const struct field {
 	{25, HASH, false, offsetof(struct kb_manifest, base), "base"},
 };
 #define FIELDS (sizeof fields / sizeof *fields)
-
-static uint64_t get(const uint8_t *p, size_t bytes)
-{
-	uint64_t v = 0;
-	while (bytes-- > 0)
-		v = v << 8 | p[bytes];
-	return v;
-}
-
-static void put(uint8_t *p, uint64_t v, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(v >> 8 * i);
-}
 
 static bool is_plain_text(const uint8_t *p, size_t len)
 {
@@ -86,27 +71,27 @@ static const char *wrong(const struct kb_manifest *m)
 	return NULL;
 }
 
-static int read_value(
-	const struct field *f, const uint8_t *value, size_t len, size_t at, struct kb_err *err, struct kb_manifest *m)
+static int read_value(const struct field *f, const struct kb_field *in, struct kb_err *err, struct kb_manifest *m)
 {
 	void *to = (uint8_t *)m + f->offset;
+	const size_t len = in->len, at = in->at;
 	if ((f->type == NUMBER && len != 8) || (f->type == HASH && len != KB_MANIFEST_HASH) || (f->type == TEXT && !len))
 		return kb_fail(err, KB_EBAD, "manifest: %s at byte %zu has %zu bytes", f->name, at, len);
 	if (f->type == TEXT && len > KB_MANIFEST_TEXT_MAX)
 		return kb_fail(
 			err, KB_ELIMIT, "manifest: %s at byte %zu: %zu bytes, at most %u", f->name, at, len, KB_MANIFEST_TEXT_MAX);
-	if (f->type == TEXT && !is_plain_text(value, len))
+	if (f->type == TEXT && !is_plain_text(in->value, len))
 		return kb_fail(err, KB_EBAD, "manifest: %s at byte %zu is no plain text", f->name, at);
 	if (f->type == NUMBER)
-		*(uint64_t *)to = get(value, 8);
+		*(uint64_t *)to = kb_field_get(in->value, 8);
 	else if (f->type == HASH)
-		*(const uint8_t **)to = value;
+		*(const uint8_t **)to = in->value;
 	else
-		*(struct kb_str *)to = (struct kb_str){(const char *)value, len};
+		*(struct kb_str *)to = (struct kb_str){(const char *)in->value, len};
 	return KB_OK;
 }
 
-static const struct field *find(uint64_t tag)
+static const struct field *find(uint32_t tag)
 {
 	for (size_t i = 0; i < FIELDS; i++)
 		if (fields[i].tag == tag)
@@ -118,32 +103,24 @@ static const struct field *find(uint64_t tag)
 int kb_manifest_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_manifest *ret)
 {
 	struct kb_manifest m = {0};
-	uint64_t last = 0;
 	bool seen[FIELDS] = {0};
+	struct kb_field in;
+	int rc;
 	if (len > KB_MANIFEST_MAX)
 		return kb_fail(err, KB_ELIMIT, "manifest: %zu bytes, at most %u", len, KB_MANIFEST_MAX);
 	if (len < MAGIC_BYTES || memcmp(bytes, MAGIC, MAGIC_BYTES) != 0)
 		return kb_fail(err, KB_EBAD, "manifest: it does not begin as one");
-	for (size_t at = MAGIC_BYTES; at < len;) {
-		if (len - at < FIELD_HEAD)
-			return kb_fail(err, KB_EBAD, "manifest: cut at byte %zu", at);
-		uint64_t tag = get(bytes + at, 2), zero = get(bytes + at + 2, 2), n = get(bytes + at + 4, 4);
-		if (zero != 0 || n > len - at - FIELD_HEAD)
-			return kb_fail(err, KB_EBAD, "manifest: field %" PRIu64 " at byte %zu does not fit", tag, at);
-		if (tag <= last)
-			return kb_fail(err, KB_EBAD, "manifest: field %" PRIu64 " at byte %zu comes twice or too late", tag, at);
-		const struct field *f = find(tag);
-		if (!f && tag % 2)
-			return kb_fail(err, KB_EUNSUPPORTED,
-				"manifest: field %" PRIu64 " at byte %zu is not known here: it needs a newer firmware", tag, at);
-		int rc = f ? read_value(f, bytes + at + FIELD_HEAD, n, at, err, &m) : KB_OK;
+	struct kb_fields walk = {.what = "manifest", .bytes = bytes, .len = len, .at = MAGIC_BYTES};
+	while ((rc = kb_fields_next(&walk, err, &in)) == KB_OK) {
+		const struct field *f = find(in.tag);
+		rc = f ? read_value(f, &in, err, &m) : kb_fields_unknown(&walk, &in, err);
 		if (rc != KB_OK)
 			return rc;
 		if (f)
 			seen[f - fields] = true;
-		last = tag;
-		at += FIELD_HEAD + n;
 	}
+	if (rc != KB_ENOTFOUND)
+		return rc;
 	for (size_t i = 0; i < FIELDS; i++)
 		if (fields[i].is_required && !seen[i])
 			return kb_fail(err, KB_EBAD, "manifest: %s is missing", fields[i].name);
@@ -177,14 +154,14 @@ int kb_manifest_write(
 			continue;
 		if (f->type == TEXT && (n > KB_MANIFEST_TEXT_MAX || !is_plain_text((const uint8_t *)text->data, n)))
 			return kb_fail(err, KB_EARG, "manifest: %s: too long, or no plain text", f->name);
-		if (n + FIELD_HEAD > capacity - at)
+		if (n + KB_FIELD_HEAD > capacity - at)
 			return kb_fail(err, KB_ELIMIT, "manifest: more than %zu bytes", capacity);
-		put(ret_bytes + at, f->tag, 2);
-		put(ret_bytes + at + 2, 0, 2);
-		put(ret_bytes + at + 4, n, 4);
-		at += FIELD_HEAD;
+		kb_field_put(ret_bytes + at, f->tag, 2);
+		kb_field_put(ret_bytes + at + 2, 0, 2);
+		kb_field_put(ret_bytes + at + 4, n, 4);
+		at += KB_FIELD_HEAD;
 		if (f->type == NUMBER)
-			put(ret_bytes + at, *(const uint64_t *)from, 8);
+			kb_field_put(ret_bytes + at, *(const uint64_t *)from, 8);
 		else
 			memcpy(ret_bytes + at, f->type == TEXT ? (const uint8_t *)text->data : hash, n);
 		at += n;
