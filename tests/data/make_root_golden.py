@@ -32,9 +32,9 @@ class Key:
     def entry(self):
         return bytes([self.curve, self.flags, 0, 0]) + self.point
 
-    def sign(self, data):
+    def sign(self, data, domain=b"kotobako root 1"):
         _, digest, size = CURVES[self.curve]
-        der = openssl("dgst", f"-{digest}", "-sign", self.path, data=b"kotobako root 1\0" + data)
+        der = openssl("dgst", f"-{digest}", "-sign", self.path, data=domain + b"\0" + data)
         text = openssl("asn1parse", "-inform", "DER", data=der).decode()
         raw = b"".join(int(n, 16).to_bytes(size, "big") for n in re.findall(r"INTEGER\s*:([0-9A-F]+)", text))
         return self.id + struct.pack("<HH", len(raw), 0) + raw
@@ -49,8 +49,8 @@ def root(keys, roles, version=1, fleet=b"fleet-of-tests!!", revoked=(), last=b""
     return b"KBROOT01" + b"".join(struct.pack("<HHI", t, 0, len(v)) + v for t, v in sorted(fields.items())) + last
 
 
-def block(data, signers):
-    return b"KBSIGS01" + b"".join(k.sign(data) for k in signers)
+def block(data, signers, *domain):
+    return b"KBSIGS01" + b"".join(k.sign(data, *domain) for k in signers)
 
 
 def main():
@@ -95,4 +95,5 @@ def main():
         f.writelines(rows)
 
 
-main()
+if __name__ == "__main__":
+    main()

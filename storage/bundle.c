@@ -1,0 +1,251 @@
+#include "storage/bundle.h"
+#include "storage/fields.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAGIC "KBBUNDL1"
+#define HEAD_BYTES 16u // magic, u32 roots, u32 zero
+#define PAIR_BYTES 8u  // u32 length, u32 length of the signatures over it
+#define UNIT_MAX (KB_MANIFEST_MAX + KB_SIGNATURES_BYTES_MAX)
+
+enum state { HEAD, ROOT_HEAD, ROOT, MANIFEST_HEAD, MANIFEST, BLOCKS, END };
+
+struct kb_bundle {
+	struct kb_bundle_events events;
+	bool allow_test;
+	uint64_t firmware;
+	uint8_t *trusted; // bytes of `root`
+	size_t trusted_len;
+	struct kb_root root;
+	uint64_t last_version; // of the roots in the bundle
+	enum state state;
+	uint32_t roots_left;
+	size_t thing_len; // of the pair that is being read
+	uint64_t offset;  // bytes fed and used
+	size_t have, need;
+	uint8_t *unit;    // UNIT_MAX
+	uint8_t *signed_; // the manifest's bytes
+	struct kb_verity_reader verity;
+	struct kb_err failed;
+};
+
+static void expect(struct kb_bundle *b, enum state state, size_t need)
+{
+	b->state = state;
+	b->need = need;
+	b->have = 0;
+}
+
+static int trust(struct kb_bundle *b, const uint8_t *bytes, size_t len, struct kb_err *err)
+{
+	uint8_t *copy = malloc(len);
+	if (!copy)
+		return kb_fail(err, KB_ENOMEM, "out of memory");
+	memcpy(copy, bytes, len);
+	int rc = kb_root_parse(copy, len, err, &b->root);
+	if (rc != KB_OK) {
+		free(copy);
+		return rc;
+	}
+	free(b->trusted);
+	b->trusted = copy;
+	b->trusted_len = len;
+	return KB_OK;
+}
+
+/* see bundle.h */
+int kb_bundle_create(const struct kb_bundle_policy *policy, const struct kb_bundle_events *events, struct kb_err *err,
+	struct kb_bundle **ret)
+{
+	struct kb_bundle *b = calloc(1, sizeof *b);
+	if (!b)
+		return kb_fail(err, KB_ENOMEM, "out of memory");
+	b->events = *events;
+	b->allow_test = policy->allow_test;
+	b->firmware = policy->firmware;
+	b->unit = malloc(UNIT_MAX);
+	int rc = b->unit ? trust(b, policy->root, policy->root_len, err) : kb_fail(err, KB_ENOMEM, "out of memory");
+	if (rc != KB_OK) {
+		kb_bundle_destroy(b);
+		return rc;
+	}
+	expect(b, HEAD, HEAD_BYTES);
+	*ret = b;
+	return KB_OK;
+}
+
+/* see bundle.h */
+void kb_bundle_destroy(struct kb_bundle *b)
+{
+	if (!b)
+		return;
+	free(b->trusted);
+	free(b->unit);
+	free(b->signed_);
+	free(b);
+}
+
+static int take_head(struct kb_bundle *b, struct kb_err *err)
+{
+	uint64_t roots = kb_field_get(b->unit + 8, 4), zero = kb_field_get(b->unit + 12, 4);
+	if (memcmp(b->unit, MAGIC, 8) != 0)
+		return kb_fail(err, KB_EBAD, "this is no signed model image");
+	if (roots == 0 || roots > KB_BUNDLE_ROOTS_MAX || zero)
+		return kb_fail(err, KB_EBAD, "%" PRIu64 " roots, 1 to %u are possible", roots, KB_BUNDLE_ROOTS_MAX);
+	b->roots_left = (uint32_t)roots;
+	expect(b, ROOT_HEAD, PAIR_BYTES);
+	return KB_OK;
+}
+
+static int take_pair_head(struct kb_bundle *b, enum state next, size_t most, struct kb_err *err)
+{
+	uint64_t len = kb_field_get(b->unit, 4), signatures = kb_field_get(b->unit + 4, 4);
+	if (len == 0 || len > most || signatures > KB_SIGNATURES_BYTES_MAX)
+		return kb_fail(err, KB_ELIMIT, "%" PRIu64 " bytes with %" PRIu64 " of signatures; at most %zu and %u", len,
+			signatures, most, KB_SIGNATURES_BYTES_MAX);
+	b->thing_len = len;
+	expect(b, next, (size_t)(len + signatures));
+	return KB_OK;
+}
+
+// A root of the chain: older ones are known, the trusted one must be the same, the next one must follow.
+static int take_root(struct kb_bundle *b, struct kb_err *err)
+{
+	struct kb_root r;
+	struct kb_signatures s;
+	int rc = kb_root_parse(b->unit, b->thing_len, err, &r);
+	if (rc != KB_OK)
+		return rc;
+	if (b->last_version && r.version != b->last_version + 1)
+		return kb_fail(err, KB_EBAD, "root %" PRIu64 " comes behind root %" PRIu64, r.version, b->last_version);
+	b->last_version = r.version;
+	if (memcmp(r.fleet, b->root.fleet, KB_ROOT_FLEET) != 0)
+		return kb_fail(err, KB_EDENIED, "it is for another fleet of boxes");
+	if (r.version == b->root.version &&
+		(b->thing_len != b->trusted_len || memcmp(b->unit, b->trusted, b->trusted_len) != 0))
+		return kb_fail(err, KB_EDENIED, "root %" PRIu64 " is not the one that this box trusts", r.version);
+	if (r.version > b->root.version) {
+		rc = kb_signatures_parse(b->unit + b->thing_len, b->need - b->thing_len, err, &s);
+		if (rc == KB_OK)
+			rc = kb_root_follows(&b->root, &r, b->unit, b->thing_len, &s, b->allow_test, err);
+		if (rc == KB_OK)
+			rc = trust(b, b->unit, b->thing_len, err);
+		if (rc == KB_OK && b->events.root)
+			rc = b->events.root(b->events.ctx, &b->root, b->trusted, b->trusted_len, err);
+		if (rc != KB_OK)
+			return rc;
+	}
+	b->roots_left--;
+	expect(b, b->roots_left ? ROOT_HEAD : MANIFEST_HEAD, PAIR_BYTES);
+	return KB_OK;
+}
+
+static void next_block(struct kb_bundle *b)
+{
+	uint64_t data;
+	size_t need = kb_verity_next(&b->verity, &data);
+	expect(b, need ? BLOCKS : END, need);
+}
+
+static int take_manifest(struct kb_bundle *b, struct kb_err *err)
+{
+	struct kb_signatures s;
+	struct kb_manifest m;
+	uint8_t digest[KB_VERITY_HASH];
+	int rc = kb_signatures_parse(b->unit + b->thing_len, b->need - b->thing_len, err, &s);
+	if (rc == KB_OK) // before a byte of it is looked at
+		rc = kb_root_signed(&b->root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, b->unit, b->thing_len, &s, b->allow_test, err);
+	if (rc != KB_OK)
+		return rc;
+	if (!(b->signed_ = malloc(b->thing_len)))
+		return kb_fail(err, KB_ENOMEM, "out of memory");
+	memcpy(b->signed_, b->unit, b->thing_len);
+	rc = kb_manifest_parse(b->signed_, b->thing_len, err, &m);
+	if (rc != KB_OK)
+		return rc;
+	if (m.min_firmware > b->firmware)
+		return kb_fail(
+			err, KB_EUNSUPPORTED, "it needs firmware %" PRIu64 ", this is %" PRIu64, m.min_firmware, b->firmware);
+	kb_verity_digest(m.payload_bytes, m.payload_root, digest);
+	if (kb_root_is_revoked(&b->root, digest))
+		return kb_fail(err, KB_EDENIED, "this image was revoked by root %" PRIu64, b->root.version);
+	rc = b->events.manifest ? b->events.manifest(b->events.ctx, &m, digest, err) : KB_OK;
+	if (rc != KB_OK)
+		return rc;
+	kb_verity_read(&b->verity, m.payload_bytes, m.payload_root);
+	next_block(b);
+	return KB_OK;
+}
+
+static int take_block(struct kb_bundle *b, const uint8_t *block, struct kb_err *err)
+{
+	uint64_t at;
+	size_t len = kb_verity_next(&b->verity, &at);
+	int rc = kb_verity_take(&b->verity, block, err);
+	if (rc == KB_OK && at != KB_VERITY_TREE && b->events.data)
+		rc = b->events.data(b->events.ctx, at, block, len, err);
+	if (rc == KB_OK)
+		next_block(b);
+	return rc;
+}
+
+static int take(struct kb_bundle *b, const uint8_t *unit, struct kb_err *err)
+{
+	switch (b->state) {
+	case HEAD:
+		return take_head(b, err);
+	case ROOT_HEAD:
+		return take_pair_head(b, ROOT, KB_ROOT_MAX, err);
+	case ROOT:
+		return take_root(b, err);
+	case MANIFEST_HEAD:
+		return take_pair_head(b, MANIFEST, KB_MANIFEST_MAX, err);
+	case MANIFEST:
+		return take_manifest(b, err);
+	case BLOCKS:
+		return take_block(b, unit, err);
+	case END:
+		break;
+	}
+	return kb_fail(err, KB_EBAD, "there is something behind the end");
+}
+
+/* see bundle.h */
+int kb_bundle_feed(struct kb_bundle *b, const void *bytes, size_t len, struct kb_err *err)
+{
+	const uint8_t *p = bytes;
+	while (len && !b->failed.code) {
+		size_t n = b->need - b->have < len ? b->need - b->have : len;
+		const uint8_t *unit = b->unit;
+		if (b->state == BLOCKS && b->have == 0 && n == b->need)
+			unit = p; // whole blocks are proven where they lie
+		else
+			memcpy(b->unit + b->have, p, n);
+		b->have += n;
+		int rc = b->have == b->need ? take(b, unit, &b->failed) : KB_OK;
+		if (rc != KB_OK) {
+			b->failed.code = rc; // an event may have left it out
+			kb_err_wrap(&b->failed, "image, at byte %" PRIu64 ": ", b->offset);
+		}
+		b->offset += n;
+		p += n;
+		len -= n;
+	}
+	if (b->failed.code && err)
+		*err = b->failed;
+	return b->failed.code;
+}
+
+/* see bundle.h */
+int kb_bundle_end(const struct kb_bundle *b, struct kb_err *err)
+{
+	if (b->failed.code) {
+		if (err)
+			*err = b->failed;
+		return b->failed.code;
+	}
+	if (b->state != END)
+		return kb_fail(err, KB_EBAD, "image: it ends at byte %" PRIu64 ", before all of it is there", b->offset);
+	return KB_OK;
+}
