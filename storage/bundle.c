@@ -1,11 +1,12 @@
 #include "storage/bundle.h"
+#include "storage/bundle_head.h"
 #include "storage/fields.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAGIC "KBBUNDL1"
-#define HEAD_BYTES 16u // magic, u32 roots, u32 zero
+#define HEAD_BYTES 16u // magic, u32 roots, u32 encoding of the payload
 #define PAIR_BYTES 8u  // u32 length, u32 length of the signatures over it
 #define UNIT_MAX (KB_MANIFEST_MAX + KB_SIGNATURES_BYTES_MAX)
 
@@ -88,10 +89,13 @@ void kb_bundle_destroy(struct kb_bundle *b)
 
 static int take_head(struct kb_bundle *b, struct kb_err *err)
 {
-	uint64_t roots = kb_field_get(b->unit + 8, 4), zero = kb_field_get(b->unit + 12, 4);
+	uint64_t roots = kb_field_get(b->unit + 8, 4), encoding = kb_field_get(b->unit + 12, 4);
 	if (memcmp(b->unit, MAGIC, 8) != 0)
 		return kb_fail(err, KB_EBAD, "this is no signed model image");
-	if (roots == 0 || roots > KB_BUNDLE_ROOTS_MAX || zero)
+	if (encoding >= KB_BUNDLE_ENCODINGS)
+		return kb_fail(
+			err, KB_EUNSUPPORTED, "its payload is encoded as %" PRIu64 ", which needs a newer firmware", encoding);
+	if (roots == 0 || roots > KB_BUNDLE_ROOTS_MAX)
 		return kb_fail(err, KB_EBAD, "%" PRIu64 " roots, 1 to %u are possible", roots, KB_BUNDLE_ROOTS_MAX);
 	b->roots_left = (uint32_t)roots;
 	expect(b, ROOT_HEAD, PAIR_BYTES);

@@ -2,12 +2,11 @@
 // It is read from its first byte to its last, from a file, a pipe or a socket, in pieces of any size; nothing of it is
 // handed on before it is proven, and memory does not grow with it. docs/images.md has the format.
 #pragma once
-#include "base/err.h"
+#include "storage/chain.h"
 #include "storage/manifest.h"
-#include "storage/root.h"
 #include "storage/verity.h"
 
-#define KB_BUNDLE_ROOTS_MAX 256u // a new root a month for twenty years
+#define KB_BUNDLE_ROOTS_MAX KB_CHAIN_ROOTS_MAX
 
 struct kb_bundle_policy {
 	const uint8_t *root; // what the box trusts now; copied

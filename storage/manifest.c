@@ -9,7 +9,7 @@
 #define MAGIC "KBMANIF1"
 #define MAGIC_BYTES 8u
 
-const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS] = {"model", "adapter", "delta"};
+const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS] = {"model", "adapter"};
 
 enum type { NUMBER, TEXT, HASH };
 
@@ -67,7 +67,7 @@ static const char *wrong(const struct kb_manifest *m)
 	if (m->payload_bytes == 0 || m->payload_bytes > INT64_MAX)
 		return "payload_bytes: not the size of a file";
 	if ((m->base != NULL) != (m->kind != KB_MANIFEST_MODEL))
-		return "base: adapters and deltas have one, models have none";
+		return "base: adapters have one, models have none";
 	return NULL;
 }
 

@@ -11,7 +11,7 @@
 #define KB_MANIFEST_TEXT_MAX 4096u // bytes of one text
 #define KB_MANIFEST_HASH 32u
 
-enum kb_manifest_kind { KB_MANIFEST_MODEL, KB_MANIFEST_ADAPTER, KB_MANIFEST_DELTA, KB_MANIFEST_KINDS };
+enum kb_manifest_kind { KB_MANIFEST_MODEL, KB_MANIFEST_ADAPTER, KB_MANIFEST_KINDS };
 extern const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS];
 
 // Texts are UTF-8 without control characters. Zeroed: not there.
@@ -27,7 +27,7 @@ struct kb_manifest {
 	uint64_t device_memory; // bytes it needs
 	uint64_t payload_bytes; // of the file to be installed, and its root (verity.h)
 	const uint8_t *payload_root;
-	const uint8_t *base; // fs-verity digest of the file that an adapter or a delta belongs to
+	const uint8_t *base; // fs-verity digest of the model file that an adapter belongs to
 };
 
 // Everything in ret points into bytes. KB_EBAD names field and offset; KB_EUNSUPPORTED: a tag from the future that

@@ -9,7 +9,7 @@
 #define KEY_IS_TEST 1u
 #define ROLE_HEAD 4u // role, threshold, keys, zero
 
-static const char *const role_names[KB_ROLES] = {"roots", "models", "systems", "catalogs"};
+const char *const kb_role_names[KB_ROLES] = {"root", "model", "os", "catalog"};
 
 // Tags, once and for all.
 enum tag { FLEET = 1, VERSION = 3, CREATED = 5, EXPIRES = 6, KEYS = 7, ROLES = 9, REVOKED = 11 };
@@ -124,6 +124,75 @@ int kb_root_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct k
 	return KB_OK;
 }
 
+static int put_field(struct kb_buf *to, uint32_t tag, const void *value, size_t len)
+{
+	uint8_t head[KB_FIELD_HEAD];
+	kb_field_put(head, tag, 2);
+	kb_field_put(head + 2, 0, 2);
+	kb_field_put(head + 4, len, 4);
+	int rc = kb_buf_append(to, head, sizeof head);
+	return rc ? rc : kb_buf_append(to, value, len);
+}
+
+static int put_number(struct kb_buf *to, uint32_t tag, uint64_t n)
+{
+	uint8_t value[8];
+	kb_field_put(value, n, 8);
+	return put_field(to, tag, value, sizeof value);
+}
+
+static int put_keys(struct kb_buf *to, const struct kb_root *r)
+{
+	uint8_t value[KB_ROOT_KEYS_MAX * (KEY_HEAD + KB_KEY_POINT_MAX)];
+	size_t at = 0;
+	for (uint32_t i = 0; i < r->n_keys; i++) {
+		size_t n = kb_key_point_bytes(r->keys[i].curve);
+		memcpy(value + at, (const uint8_t[KEY_HEAD]){(uint8_t)r->keys[i].curve, r->is_test[i] ? KEY_IS_TEST : 0},
+			KEY_HEAD);
+		memcpy(value + at + KEY_HEAD, r->keys[i].point, n);
+		at += KEY_HEAD + n;
+	}
+	return put_field(to, KEYS, value, at);
+}
+
+static int put_roles(struct kb_buf *to, const struct kb_root *r)
+{
+	uint8_t value[KB_ROLES * (ROLE_HEAD + KB_ROOT_KEYS_MAX)];
+	size_t at = 0;
+	for (int i = 0; i < KB_ROLES; i++) {
+		const uint32_t n = r->roles[i].n;
+		if (n == 0)
+			continue;
+		memcpy(
+			value + at, (const uint8_t[ROLE_HEAD]){(uint8_t)i, (uint8_t)r->roles[i].threshold, (uint8_t)n}, ROLE_HEAD);
+		memcpy(value + at + ROLE_HEAD, r->roles[i].key, n);
+		at += ROLE_HEAD + n;
+	}
+	return put_field(to, ROLES, value, at);
+}
+
+/* see root.h */
+int kb_root_write(const struct kb_root *r, struct kb_err *err, struct kb_buf *ret)
+{
+	struct kb_root again;
+	struct kb_buf b = {0};
+	if (!r->fleet || r->n_keys > KB_ROOT_KEYS_MAX)
+		return kb_fail(err, KB_EARG, "root: no fleet, or too many keys");
+	int rc = kb_buf_append(&b, MAGIC, MAGIC_BYTES);
+	rc = rc ? rc : put_field(&b, FLEET, r->fleet, KB_ROOT_FLEET);
+	rc = rc ? rc : put_number(&b, VERSION, r->version);
+	rc = rc ? rc : put_number(&b, CREATED, r->created);
+	rc = rc || !r->expires ? rc : put_number(&b, EXPIRES, r->expires);
+	rc = rc ? rc : put_keys(&b, r);
+	rc = rc ? rc : put_roles(&b, r);
+	rc = rc || !r->n_revoked ? rc : put_field(&b, REVOKED, r->revoked, (size_t)r->n_revoked * KB_KEY_ID);
+	rc = rc ? kb_fail(err, KB_ENOMEM, "out of memory") : kb_root_parse(b.data, b.len, err, &again);
+	if (rc == KB_OK)
+		rc = kb_buf_append(ret, b.data, b.len);
+	kb_buf_finish(&b);
+	return rc == KB_EBAD ? KB_EARG : rc;
+}
+
 /* see root.h */
 bool kb_root_is_revoked(const struct kb_root *r, const uint8_t hash[static KB_KEY_ID])
 {
@@ -146,8 +215,8 @@ int kb_root_signed(const struct kb_root *r, enum kb_role role, const char *domai
 			keys[n++] = r->keys[k];
 	}
 	if (!threshold || n < threshold)
-		return kb_fail(err, KB_EDENIED, "root %" PRIu64 ": it names %u usable keys for %s, %u are needed", r->version,
-			n, role_names[role], threshold ? threshold : 1);
+		return kb_fail(err, KB_EDENIED, "root %" PRIu64 ": it names %u usable keys for the role %s, %u are needed",
+			r->version, n, kb_role_names[role], threshold ? threshold : 1);
 	return kb_signatures_check(domain, bytes, len, signatures, keys, n, threshold, err);
 }
 

@@ -2,7 +2,7 @@
 // keys that it names itself, and the next one by enough keys of the old and of the new one; versions go up by one, so
 // a box that has slept for years walks the whole chain. Parsing is pure. docs/images.md has the format.
 #pragma once
-#include "base/err.h"
+#include "base/buf.h"
 #include "storage/signature.h"
 #include <stdbool.h>
 
@@ -31,6 +31,9 @@ struct kb_root {
 // What ret points to lies in bytes. KB_EBAD names the offset; KB_ELIMIT; KB_EUNSUPPORTED: from the future.
 KB_MUST_CHECK int kb_root_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_root *ret);
 
+// The same fields give the same bytes, which parse. KB_EARG says what is wrong with them.
+KB_MUST_CHECK int kb_root_write(const struct kb_root *r, struct kb_err *err, struct kb_buf *ret);
+
 // Whether enough keys of the role, none of them revoked, have signed. allow_test: keys marked so count too; never in a
 // release. Errors as kb_signatures_check's.
 KB_MUST_CHECK int kb_root_signed(const struct kb_root *r, enum kb_role role, const char *domain, const uint8_t *bytes,
@@ -41,4 +44,5 @@ KB_MUST_CHECK int kb_root_signed(const struct kb_root *r, enum kb_role role, con
 KB_MUST_CHECK int kb_root_follows(const struct kb_root *r, const struct kb_root *next, const uint8_t *bytes, size_t len,
 	const struct kb_signatures *signatures, bool allow_test, struct kb_err *err);
 
+extern const char *const kb_role_names[KB_ROLES];
 bool kb_root_is_revoked(const struct kb_root *r, const uint8_t hash[static KB_KEY_ID]);

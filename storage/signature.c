@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define MAGIC "KBSIGS01"
+#define MAGIC KB_SIGNATURES_NONE
 #define MAGIC_BYTES 8u
 #define HEAD (KB_KEY_ID + 4u)
 
@@ -44,6 +44,11 @@ void kb_key_id(const struct kb_public_key *key, uint8_t ret[static KB_KEY_ID])
 	sha256_digest(&sha, KB_KEY_ID, ret);
 }
 
+static bool is_zero(const uint8_t *bytes, size_t len)
+{
+	return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
+}
+
 /* see signature.h */
 int kb_signatures_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_signatures *ret)
 {
@@ -52,7 +57,7 @@ int kb_signatures_parse(const uint8_t *bytes, size_t len, struct kb_err *err, st
 		return kb_fail(err, KB_ELIMIT, "signatures: %zu bytes, at most %u", len, KB_SIGNATURES_BYTES_MAX);
 	if (len < MAGIC_BYTES || memcmp(bytes, MAGIC, MAGIC_BYTES) != 0)
 		return kb_fail(err, KB_EBAD, "signatures: they do not begin as such");
-	for (size_t at = MAGIC_BYTES; at < len;) {
+	for (size_t at = MAGIC_BYTES; at < len && !is_zero(bytes + at, len - at);) {
 		if (len - at < HEAD)
 			return kb_fail(err, KB_EBAD, "signatures: cut at byte %zu", at);
 		const uint8_t *head = bytes + at + KB_KEY_ID;
@@ -65,6 +70,31 @@ int kb_signatures_parse(const uint8_t *bytes, size_t len, struct kb_err *err, st
 		at += HEAD + n;
 	}
 	*ret = s;
+	return KB_OK;
+}
+
+/* see signature.h */
+int kb_signatures_put(uint8_t *block, size_t room, const struct kb_signature *s, struct kb_err *err)
+{
+	struct kb_signatures have = {0};
+	uint8_t made[KB_SIGNATURES_BYTES_MAX] = MAGIC;
+	size_t at = MAGIC_BYTES;
+	int rc = kb_signatures_parse(block, room, err, &have);
+	if (rc != KB_OK)
+		return rc;
+	for (uint32_t i = 0; i <= have.n; i++) { // the new one comes last
+		const struct kb_signature *from = i < have.n ? &have.list[i] : s;
+		if (i < have.n && memcmp(from->key_id, s->key_id, KB_KEY_ID) == 0)
+			continue;
+		if (HEAD + from->len > sizeof made - at || at + HEAD + from->len > room)
+			return kb_fail(err, KB_ELIMIT, "signatures: there is no room for one more (%zu bytes)", room);
+		memcpy(made + at, from->key_id, KB_KEY_ID);
+		made[at + KB_KEY_ID] = (uint8_t)from->len;
+		memcpy(made + at + HEAD, from->bytes, from->len);
+		at += HEAD + from->len;
+	}
+	memset(block, 0, room);
+	memcpy(block, made, at);
 	return KB_OK;
 }
 

@@ -4,7 +4,7 @@
 // so a signature over one kind is none over another. openssl verifies the same bytes (docs/images.md).
 //
 // A block of signatures: "KBSIGS01", then of each the key's id (32 bytes), u16 length (64 or 96), u16 zero, and r and
-// s, big-endian. Parsing is pure.
+// s, big-endian; zeros may follow, room for more signatures. Parsing is pure.
 #pragma once
 #include "base/err.h"
 #include <stddef.h>
@@ -13,8 +13,9 @@
 #define KB_KEY_ID 32u
 #define KB_KEY_POINT_MAX 97u // 4, x, y: uncompressed (SEC 1, 2.3.3)
 #define KB_SIGNATURE_MAX 96u
-#define KB_SIGNATURES_MAX 32u // of a block: a bound on work for what may be hostile
-#define KB_SIGNATURES_BYTES_MAX (8u + KB_SIGNATURES_MAX * (KB_KEY_ID + 4u + KB_SIGNATURE_MAX))
+#define KB_SIGNATURES_MAX 32u         // of a block: a bound on work for what may be hostile
+#define KB_SIGNATURES_BYTES_MAX 8192u // with room for all of them
+#define KB_SIGNATURES_NONE "KBSIGS01" // a block without any
 
 #define KB_DOMAIN_MODEL "kotobako model manifest 1"
 #define KB_DOMAIN_ROOT "kotobako root 1"
@@ -44,6 +45,10 @@ void kb_key_id(const struct kb_public_key *key, uint8_t ret[static KB_KEY_ID]);
 
 // Everything in ret points into bytes. KB_EBAD names the offset; KB_ELIMIT.
 KB_MUST_CHECK int kb_signatures_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_signatures *ret);
+
+// Puts a signature into a block of `room` bytes, in place of an earlier one of that key, and fills up with zeros.
+// KB_ELIMIT: there is no room left.
+KB_MUST_CHECK int kb_signatures_put(uint8_t *block, size_t room, const struct kb_signature *s, struct kb_err *err);
 
 // Whether at least `threshold` of the keys have signed; a key counts once, however often it is listed or has signed.
 // Signatures of other keys are passed over; one that names a key of these and is not its signature makes it fail.

@@ -2,7 +2,8 @@
 """Makes bundle.golden: signed images after docs/images.md, signed by openssl, and what a box must say to each. A row of
 tests/unit/storage/bundle_test.c: name, the root that the box trusts (1 or 2), the image without its payload (hex), which
 payload follows (GOOD, OTHER, MIXED: the tree of OTHER with the data of GOOD, NONE), how many bytes are too many, error. The
-good payload's byte i is byte_at(i) of verity_test.c; the first row is a good image.
+good payload's byte i is byte_at(i) of verity_test.c; the first row is a good image. Some of the heads are tests/fuzz/corpus/
+bundle too.
 """
 import hashlib
 import os
@@ -13,6 +14,8 @@ from make_manifest_corpus import NUMBER, manifest
 from make_root_golden import MODEL, ROOT, Key, block, root
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CORPUS = os.path.join(HERE, "../fuzz/corpus/bundle")
+SEEDS = ("good", "good, with a new root", "revoked", "signed as another kind of thing", "with room for more signatures")
 BLOCK = 4096
 
 
@@ -55,13 +58,16 @@ def main():
         second = root([a, b, n], [(ROOT, 2, [0, 1]), (MODEL, 1, [2])], 2)  # key m has gone, n has come
         chain = [pair(first, block(first, [a, b])), pair(second, block(second, [a, b]))]
 
-        def image(about, signers, roots=None, domain=b"kotobako model manifest 1"):
+        def image(about, signers, roots=None, domain=b"kotobako model manifest 1", room=b"", encoding=0):
             roots, text = chain[:1] if roots is None else roots, manifest(about)
-            return (b"KBBUNDL1" + struct.pack("<II", len(roots), 0) + b"".join(roots) +
-                    pair(text, block(text, signers, domain)))
+            return (b"KBBUNDL1" + struct.pack("<II", len(roots), encoding) + b"".join(roots) +
+                    pair(text, block(text, signers, domain) + room))
 
         def add(name, data, error="KB_OK", trusts=1, stream="GOOD", extra=0):
             rows.append(f'\t{{"{name}", {trusts}, "{data.hex()}", {stream}, {extra}, {error}}},\n')
+            if name in SEEDS:
+                with open(os.path.join(CORPUS, name.replace(",", "").replace(" ", "-")), "wb") as f:
+                    f.write(data)
         good = image(about, [m])
         add("good", good)
         add("good, with a new root", image(about, [n], chain))
@@ -93,6 +99,9 @@ def main():
         taken = root([a, b, m], [(ROOT, 2, [0, 1]), (MODEL, 1, [2])], 2, revoked=[digest])
         add("revoked", image(about, [m], [chain[0], pair(taken, block(taken, [a, b]))]), "KB_EDENIED")
         add("for a newer firmware", image({**about, 17: NUMBER(100)}, [m]), "KB_EUNSUPPORTED")
+        add("with room for more signatures", image(about, [m], room=bytes(300)))
+        add("with something in that room", image(about, [m], room=bytes(200) + b"x" + bytes(99)), "KB_EBAD")
+        add("encoded in a way of the future", image(about, [m], encoding=77), "KB_EUNSUPPORTED")
         add("no roots", b"KBBUNDL1" + bytes(8) + good[16:], "KB_EBAD")
         add("endless manifest", good[:16 + len(chain[0])] + struct.pack("<II", 1 << 30, 100), "KB_ELIMIT",
             stream="NONE")

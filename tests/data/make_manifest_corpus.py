@@ -21,7 +21,7 @@ def manifest(changes=None, last=b""):
 ROWS = {
     "model": manifest(),
     "adapter": manifest({5: NUMBER(1), 25: bytes(32)}),
-    "all": manifest({5: NUMBER(2), 14: b"Q4_K", 16: b"KL 1e-4", 25: bytes(32)}),
+    "all": manifest({5: NUMBER(1), 14: b"Q4_K", 16: b"KL 1e-4", 25: bytes(32)}),
     "from-the-future": manifest({1000: b"later"}),
     "must-understand": manifest({1001: b"later"}),
     "twice": manifest(last=field(23, bytes(32))),

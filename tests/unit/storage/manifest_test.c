@@ -101,7 +101,7 @@ static void what_cannot_be_is_not_written(void **state)
 	rows[2].version = 0;
 	rows[3].kind = KB_MANIFEST_KINDS;
 	rows[4].base = base;
-	rows[5].kind = KB_MANIFEST_DELTA;
+	rows[5].kind = KB_MANIFEST_ADAPTER;
 	rows[6].payload_bytes = 1ull << 63;
 	rows[7].licence = str("a\nb");
 	for (size_t i = 0; i < 8; i++) {
