@@ -36,9 +36,9 @@ endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Werror
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fPIE
-CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -fPIE
-CFLAGS_tsan := -O1 -g -fsanitize=thread -fPIE
-CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -DKB_FUZZ -fPIE
+CFLAGS_asan := -O1 -g -DKB_TEST_KEYS -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -fPIE
+CFLAGS_tsan := -O1 -g -DKB_TEST_KEYS -fsanitize=thread -fPIE
+CFLAGS_fuzz := -O1 -g -DKB_TEST_KEYS -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -DKB_FUZZ -fPIE
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 LDFLAGS_asan := -fsanitize=address,undefined -pie
 LDFLAGS_tsan := -fsanitize=thread -pie

@@ -115,7 +115,8 @@ static void describe_weights(const struct kb_image *image, char *ret, size_t siz
 	}
 }
 
-static void describe(struct kb_model_entry *e)
+/* see models.h */
+void kb_model_describe(struct kb_model_entry *e)
 {
 	struct kb_image *image;
 	struct stat st;
@@ -170,7 +171,7 @@ static int collect(DIR *d, const char *directory, struct kb_model_list *list, st
 		if (r)
 			return r;
 		list->n++;
-		describe(e);
+		kb_model_describe(e);
 	}
 	return 0;
 }

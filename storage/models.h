@@ -24,6 +24,9 @@ struct kb_model_entry {
 	struct kb_err error; // code is not 0 where the image cannot be opened; then only name, path, file_bytes hold
 };
 
+// Fills all but name and path from the file at path.
+void kb_model_describe(struct kb_model_entry *e);
+
 struct kb_model_list {
 	struct kb_model_entry *models; // in order of name
 	uint32_t n;

@@ -11,6 +11,13 @@
 #define KB_ROOT_FLEET 16u // bytes of a fleet's name: whose boxes these are
 #define KB_ROOT_REVOKED_MAX 1024u
 
+// Whether keys that a root marks as test keys count for a box of this build: in those for tests, never in a release.
+#ifdef KB_TEST_KEYS
+#define KB_ALLOW_TEST_KEYS true
+#else
+#define KB_ALLOW_TEST_KEYS false
+#endif
+
 enum kb_role { KB_ROLE_ROOT, KB_ROLE_MODEL, KB_ROLE_OS, KB_ROLE_CATALOG, KB_ROLES };
 
 struct kb_root {

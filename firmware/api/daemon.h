@@ -1,5 +1,6 @@
 // Everything the daemon knows, in one place; one thread, one libuv loop.
 #pragma once
+#include "base/version.h"
 #include "firmware/api/engine.h"
 #include "firmware/api/limiter.h"
 #include "firmware/api/metrics.h"
@@ -8,8 +9,6 @@
 #include "net/x509.h"
 #include "storage/state.h"
 #include <uv.h>
-
-#define KB_VERSION "0.1"
 
 struct kb_conn;
 

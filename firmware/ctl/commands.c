@@ -25,6 +25,37 @@ static const struct kb_ctl_option model_options[] = {
 	[KB_MODEL_JSON] = {"json", KB_CTL_FLAG, NULL, "list as JSON", 0, 0},
 	{0},
 };
+static const struct kb_ctl_option key_options[] = {
+	[KB_KEY_CURVE] = {"curve", KB_CTL_TEXT, "p256|p384", "new: which curve (p256)", 0, 0},
+	{0},
+};
+
+#define SIGN_OPTIONS                                                                                              \
+	[KB_SIGN_KEY] = {"key", KB_CTL_TEXT, "KEY.pem", "sign: the private key", 0, 0},                               \
+	[KB_SIGN_EXPORT] = {"export", KB_CTL_TEXT, "FILE", "sign: write what is to be signed elsewhere", 0, 0},       \
+	[KB_SIGN_IMPORT] = {"import", KB_CTL_TEXT, "SIGNATURE.der", "sign: take the signature made elsewhere", 0, 0}, \
+	[KB_SIGN_PUBLIC] = {"public", KB_CTL_TEXT, "KEY.pub", "sign: whose that signature is", 0, 0}
+
+static const struct kb_ctl_option root_options[] = {
+	SIGN_OPTIONS,
+	{0},
+};
+static const struct kb_ctl_option image_options[] = {
+	SIGN_OPTIONS,
+	[KB_IMAGE_ROOTS] = {"roots", KB_CTL_TEXT, "CHAIN", "the fleet's chain of roots", 0, 0},
+	[KB_IMAGE_MODEL] = {"model", KB_CTL_TEXT, "NAME", "build: the name that boxes list it by", 0, 0},
+	[KB_IMAGE_VERSION] = {"version", KB_CTL_COUNT, "N", "build: counts up, from 1", 1, NO_LIMIT},
+	[KB_IMAGE_LICENCE] = {"licence", KB_CTL_TEXT, "SPDX", "build: else what the model says", 0, 0},
+	[KB_IMAGE_ORIGIN] = {"origin", KB_CTL_TEXT, "TEXT", "build: where the weights are from", 0, 0},
+	[KB_IMAGE_RECIPE] = {"recipe", KB_CTL_TEXT, "TEXT", "build: how they were quantised (else the kinds)", 0, 0},
+	[KB_IMAGE_QUALITY] = {"quality", KB_CTL_TEXT, "TEXT", "build: what was measured", 0, 0},
+	[KB_IMAGE_FIRMWARE] = {"min-firmware", KB_CTL_COUNT, "N", "build: the oldest that can run it (this)", 1, NO_LIMIT},
+	[KB_IMAGE_MEMORY] = {"device-memory", KB_CTL_COUNT, "BYTES", "build: what it needs (the file's size)", 0, NO_LIMIT},
+	[KB_IMAGE_BASE] = {"base", KB_CTL_TEXT, "DIGEST", "build: it is an adapter for this model file", 0, 0},
+	[KB_IMAGE_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build: replace a file of that name", 0, 0},
+	[KB_IMAGE_JSON] = {"json", KB_CTL_FLAG, NULL, "inspect: as JSON", 0, 0},
+	{0},
+};
 static const struct kb_ctl_option pair_options[] = {
 	[KB_PAIR_NAME] = {"name", KB_CTL_TEXT, "NAME", "the client's name (else user@machine)", 0, 0},
 	[KB_PAIR_OUT] = {"out", KB_CTL_TEXT, "DIR", "where the files go (else --client)", 0, 0},
@@ -93,6 +124,23 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"digest: what fs-verity measures of the file, as `fsverity digest` prints it. "
 		"remove: deletes the file; an engine that has it open goes on with it until it ends.",
 		model_options, 1, 2, kb_ctl_model},
+	{"key", "new FILE | show FILE", "keys that sign roots and images",
+		"new: a private key in FILE (0600, PEM) and the public one in FILE.pub. show: curve and id of either; openssl "
+		"reads and makes the same files.",
+		key_options, 2, 2, kb_ctl_key},
+	{"root", "build SPEC.json CHAIN | sign CHAIN | show CHAIN", "who may sign for a fleet of boxes",
+		"build: appends the root that SPEC.json describes to the fleet's chain, or begins it. sign: puts a signature "
+		"over the newest root into the chain; a new root wants enough keys of the old one and of its own. show: what "
+		"each says and who signed; exit status 1 where signatures are missing.\nWith --export and --import the key "
+		"stays on a machine without a network, or in a token that openssl can use.",
+		root_options, 2, 3, kb_ctl_root},
+	{"image", "build MODEL OUT.kbm | sign FILE | verify FILE | inspect FILE", "models as signed images",
+		"build: packs a model of the box, or a file NAME.kbm that import made, with manifest and hash tree; the same "
+		"input and SOURCE_DATE_EPOCH give the same bytes. sign: puts a signature into the image, in place. verify: "
+		"reads "
+		"it as a box does that trusts the chain's newest root; - is standard input. inspect: what it says of itself, "
+		"unproven.",
+		image_options, 2, 3, kb_ctl_image},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "

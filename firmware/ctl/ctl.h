@@ -27,6 +27,7 @@ extern const struct kb_ctl_option kb_ctl_globals[];
 struct kb_ctl {
 	const char *program;  // argv[0]
 	char *state, *client; // directories; resolved, never NULL
+	char *models;         // STATE/models
 	bool has_state;       // given by --state or KB_STATE
 	bool has_client;      // given by --client
 	const char *box;      // --box, or NULL
@@ -53,6 +54,9 @@ KB_MUST_CHECK int kb_ctl_make_directory(const char *path, struct kb_err *err);
 
 int kb_ctl_import(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_model(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_key(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_root(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_image(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_revoke(struct kb_ctl *ctl, const struct kb_ctl_args *args);
@@ -66,6 +70,23 @@ int kb_ctl_doctor(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 // Options of each subcommand; the enums beside them name the places.
 enum { KB_IMPORT_NAME, KB_IMPORT_OUT, KB_IMPORT_REPLACE };
 enum { KB_MODEL_JSON };
+enum { KB_KEY_CURVE };
+// How something is signed, first in the tables of root and image.
+enum { KB_SIGN_KEY, KB_SIGN_EXPORT, KB_SIGN_IMPORT, KB_SIGN_PUBLIC, KB_SIGN_OPTIONS };
+enum {
+	KB_IMAGE_ROOTS = KB_SIGN_OPTIONS,
+	KB_IMAGE_MODEL,
+	KB_IMAGE_VERSION,
+	KB_IMAGE_LICENCE,
+	KB_IMAGE_ORIGIN,
+	KB_IMAGE_RECIPE,
+	KB_IMAGE_QUALITY,
+	KB_IMAGE_FIRMWARE,
+	KB_IMAGE_MEMORY,
+	KB_IMAGE_BASE,
+	KB_IMAGE_REPLACE,
+	KB_IMAGE_JSON,
+};
 enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE };
 enum { KB_CLIENTS_JSON };
 enum { KB_STATUS_JSON };

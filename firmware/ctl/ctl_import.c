@@ -30,14 +30,12 @@ static int destination(struct kb_ctl *ctl, const struct kb_ctl_args *args, char 
 		kb_model_name_from_file(args->arg[0], from_file);
 		name = from_file;
 	}
-	char *models = kb_ctl_path(ctl->state, "models");
-	int r = models ? kb_model_path(models, name, err, ret_path) : kb_fail(err, KB_ENOMEM, "out of memory");
+	int r = kb_model_path(ctl->models, name, err, ret_path);
 	if (r == 0) {
-		r = kb_ctl_make_directory(models, err);
+		r = kb_ctl_make_directory(ctl->models, err);
 		if (r)
 			free(*ret_path);
 	}
-	free(models);
 	return r;
 }
 

@@ -1,4 +1,5 @@
 // kotobako: the command line for people and scripts.
+#include "base/version.h"
 #include "firmware/ctl/commands.h"
 
 #include <locale.h>
@@ -6,10 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#ifndef KB_VERSION
-#define KB_VERSION "0.1"
-#endif
 
 // $variable/kotobako, else HOME/below/kotobako; relative values of the variable are passed over, as XDG wants it.
 static char *home_directory(const char *variable, const char *below)
@@ -37,7 +34,8 @@ static int resolve(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	else
 		ctl->state = geteuid() == 0 ? strdup("/var/lib/kotobako") : home_directory("XDG_DATA_HOME", ".local/share");
 	ctl->client = ctl->has_client ? strdup(g[KB_GLOBAL_CLIENT].text) : home_directory("XDG_CONFIG_HOME", ".config");
-	return ctl->state && ctl->client ? KB_CTL_OK : kb_ctl_fail(KB_CTL_FAILED, "out of memory");
+	ctl->models = ctl->state ? kb_ctl_path(ctl->state, "models") : NULL;
+	return ctl->models && ctl->client ? KB_CTL_OK : kb_ctl_fail(KB_CTL_FAILED, "out of memory");
 }
 
 static int usage(const struct kb_err *err, const struct kb_ctl_command *c)
@@ -71,6 +69,7 @@ static int run(const struct kb_ctl_command *command, struct kb_ctl *ctl, struct 
 		status = command->run(ctl, args);
 	free(ctl->state);
 	free(ctl->client);
+	free(ctl->models);
 	if (fflush(stdout) && status == KB_CTL_OK)
 		status = kb_ctl_fail(KB_CTL_FAILED, "standard output takes no more");
 	return status;

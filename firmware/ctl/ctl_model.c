@@ -1,6 +1,6 @@
 // kotobako model list|show|verify|digest|remove: the images in STATE/models.
 #include "base/clock.h"
-#include "firmware/ctl/ctl.h"
+#include "firmware/ctl/action.h"
 #include "firmware/ctl/progress.h"
 #include "firmware/ctl/text.h"
 #include "net/x509.h"
@@ -16,22 +16,6 @@
 #include <yyjson.h>
 
 #define SHOWN_BYTES 72u // of a metadata text
-
-// Text out of a file, on one line.
-static void print_text(const char *data, size_t len, size_t max)
-{
-	struct kb_buf clean = {0};
-	size_t n = len < max ? len : max;
-	while (n < len && n > 0 && ((uint8_t)data[n] & 0xc0) == 0x80)
-		n--; // a whole character
-	if (kb_ctl_text_clean(&clean, data, n) == 0) {
-		for (size_t i = 0; i < clean.len; i++)
-			putchar(clean.data[i] == '\n' || clean.data[i] == '\t' ? ' ' : clean.data[i]);
-		if (n < len)
-			printf("... (%zu bytes)", len);
-	}
-	kb_buf_finish(&clean);
-}
 
 static void add_json(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct kb_model_entry *m)
 {
@@ -68,11 +52,11 @@ static int list_json(const struct kb_model_list *list)
 	return KB_CTL_OK;
 }
 
-static int list(const char *models, const struct kb_ctl_args *args)
+static int list(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_err err;
 	struct kb_model_list found;
-	if (kb_models_list(models, &err, &found))
+	if (kb_models_list(ctl->models, &err, &found))
 		return kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
 	if (args->option[KB_MODEL_JSON].is_set) {
 		int status = list_json(&found);
@@ -80,7 +64,7 @@ static int list(const char *models, const struct kb_ctl_args *args)
 		return status;
 	}
 	if (found.n == 0)
-		fprintf(stderr, "no models in %s: kotobako import FILE.gguf brings one in\n", models);
+		fprintf(stderr, "no models in %s: kotobako import FILE.gguf brings one in\n", ctl->models);
 	int status = KB_CTL_OK;
 	for (uint32_t i = 0; i < found.n; i++) {
 		const struct kb_model_entry *m = &found.models[i];
@@ -92,7 +76,7 @@ static int list(const char *models, const struct kb_ctl_args *args)
 			continue;
 		}
 		printf("%-8.8s %8.1fM  ", m->arch, (double)m->parameters / 1e6);
-		print_text(m->weights, strlen(m->weights), sizeof m->weights);
+		kb_ctl_text_line(m->weights, strlen(m->weights), sizeof m->weights);
 		putchar('\n');
 	}
 	kb_model_list_finish(&found);
@@ -102,13 +86,13 @@ static int list(const char *models, const struct kb_ctl_args *args)
 static void show_meta(const struct kb_image_meta *m)
 {
 	printf("  ");
-	print_text(m->key.data, m->key.len, m->key.len);
+	kb_ctl_text_line(m->key.data, m->key.len, m->key.len);
 	printf(" = ");
 	const struct kb_meta_value *v = &m->value;
 	if (v->is_array)
 		printf("[%" PRIu64 " values]", v->count);
 	else if (v->type == KB_META_STRING && v->len >= 8)
-		print_text((const char *)v->data + 8, v->len - 8, SHOWN_BYTES);
+		kb_ctl_text_line((const char *)v->data + 8, v->len - 8, SHOWN_BYTES);
 	else if (v->type == KB_META_BOOL)
 		printf("%s", v->data[0] ? "true" : "false");
 	else
@@ -134,11 +118,11 @@ static bool open_image(const char *models, const char *name, char **ret_path, st
 	return true;
 }
 
-static int show(const char *models, const struct kb_ctl_args *args)
+static int show(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_image *image = NULL;
 	char *path = NULL, size[16], hash[2 * KB_HASH_BYTES + 1];
-	if (!open_image(models, args->arg[1], &path, &image))
+	if (!open_image(ctl->models, args->arg[1], &path, &image))
 		return KB_CTL_FAILED;
 	const struct kb_image_info *info = kb_image_info(image);
 	kb_hex(info->total, sizeof info->total, hash);
@@ -166,14 +150,14 @@ static int step(void *ctx, uint64_t done, uint64_t total, const char *what)
 	return kb_ctl_interrupted;
 }
 
-static int verify(const char *models, const struct kb_ctl_args *args)
+static int verify(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_image *image = NULL;
 	struct kb_err err;
 	struct kb_ctl_progress progress;
 	char *path = NULL, hash[2 * KB_HASH_BYTES + 1];
 	int status = KB_CTL_OK;
-	if (!open_image(models, args->arg[1], &path, &image))
+	if (!open_image(ctl->models, args->arg[1], &path, &image))
 		return KB_CTL_FAILED;
 	kb_ctl_catch_interrupt(true);
 	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "verifying", kb_clock_ms());
@@ -191,13 +175,13 @@ static int verify(const char *models, const struct kb_ctl_args *args)
 	return status;
 }
 
-static int digest(const char *models, const struct kb_ctl_args *args)
+static int digest(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_err err;
 	struct kb_ctl_progress progress;
 	uint8_t hash[KB_VERITY_HASH];
 	char *path = NULL, text[2 * KB_VERITY_HASH + 1];
-	if (kb_model_find(models, args->arg[1], &err, &path))
+	if (kb_model_find(ctl->models, args->arg[1], &err, &path))
 		return kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
 	kb_ctl_catch_interrupt(true);
 	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "reading", kb_clock_ms());
@@ -213,11 +197,11 @@ static int digest(const char *models, const struct kb_ctl_args *args)
 	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : KB_CTL_OK;
 }
 
-static int remove_model(const char *models, const struct kb_ctl_args *args)
+static int remove_model(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_err err;
 	char *path;
-	if (kb_model_find(models, args->arg[1], &err, &path))
+	if (kb_model_find(ctl->models, args->arg[1], &err, &path))
 		return kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
 	int status = KB_CTL_OK;
 	if (unlink(path)) // an engine that has it open goes on with it until it ends
@@ -226,30 +210,16 @@ static int remove_model(const char *models, const struct kb_ctl_args *args)
 	return status;
 }
 
-static const struct {
-	const char *name;
-	int n_args;
-	int (*run)(const char *models, const struct kb_ctl_args *args);
-} actions[] = {
-	{"list", 1, list},
-	{"show", 2, show},
-	{"verify", 2, verify},
-	{"digest", 2, digest},
-	{"remove", 2, remove_model},
+static const struct kb_ctl_action actions[] = {
+	{"list", 0, 0, KB_OPTION(KB_MODEL_JSON), list},
+	{"show", 1, 1, 0, show},
+	{"verify", 1, 1, 0, verify},
+	{"digest", 1, 1, 0, digest},
+	{"remove", 1, 1, 0, remove_model},
+	{0},
 };
 
 int kb_ctl_model(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
-	for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
-		if (strcmp(args->arg[0], actions[i].name) != 0)
-			continue;
-		if (args->n != actions[i].n_args)
-			return kb_ctl_fail(KB_CTL_USAGE, "model %s wants %s", actions[i].name,
-				actions[i].n_args == 2 ? "a model's name" : "nothing after it");
-		char *models = kb_ctl_path(ctl->state, "models");
-		int status = models ? actions[i].run(models, args) : kb_ctl_fail(KB_CTL_FAILED, "out of memory");
-		free(models);
-		return status;
-	}
-	return kb_ctl_fail(KB_CTL_USAGE, "model %s: it knows list, show, verify, digest and remove", args->arg[0]);
+	return kb_ctl_act("model", actions, ctl, args);
 }

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KB_CTL_OPTIONS_MAX 16
+#define KB_CTL_OPTIONS_MAX 24
 
 enum kb_ctl_kind { KB_CTL_FLAG, KB_CTL_TEXT, KB_CTL_COUNT, KB_CTL_REAL };
 

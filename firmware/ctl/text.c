@@ -74,3 +74,19 @@ int kb_ctl_text_write(FILE *f, const char *text, size_t len, bool is_terminal)
 	kb_buf_finish(&clean);
 	return is_written ? 0 : KB_ECLOSED;
 }
+
+/* see text.h */
+void kb_ctl_text_line(const char *text, size_t len, size_t max)
+{
+	struct kb_buf clean = {0};
+	size_t n = len < max ? len : max;
+	while (n < len && n > 0 && ((uint8_t)text[n] & 0xc0) == 0x80)
+		n--; // a whole character
+	if (kb_ctl_text_clean(&clean, text, n) == 0) {
+		for (size_t i = 0; i < clean.len; i++)
+			putchar(clean.data[i] == '\n' || clean.data[i] == '\t' ? ' ' : clean.data[i]);
+		if (n < len)
+			printf("... (%zu bytes)", len);
+	}
+	kb_buf_finish(&clean);
+}

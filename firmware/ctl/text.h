@@ -9,3 +9,5 @@
 KB_MUST_CHECK int kb_ctl_text_clean(struct kb_buf *out, const char *text, size_t len);
 // Writes it to f, cleaned where is_terminal, and flushes. KB_ECLOSED where f takes no more.
 KB_MUST_CHECK int kb_ctl_text_write(FILE *f, const char *text, size_t len, bool is_terminal);
+// Prints it on standard output, cleaned, without line breaks, at most max bytes of it; a longer one's length is said.
+void kb_ctl_text_line(const char *text, size_t len, size_t max);
