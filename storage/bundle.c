@@ -26,7 +26,8 @@ struct kb_bundle {
 	uint64_t offset;  // bytes fed and used
 	size_t have, need;
 	uint8_t *unit;    // UNIT_MAX
-	uint8_t *signed_; // the manifest's bytes
+	uint8_t *signed_; // the manifest's bytes, and the signatures over them
+	size_t signed_len, signatures_len;
 	struct kb_verity_reader verity;
 	struct kb_err failed;
 };
@@ -85,6 +86,17 @@ void kb_bundle_destroy(struct kb_bundle *b)
 	free(b->unit);
 	free(b->signed_);
 	free(b);
+}
+
+/* see bundle.h */
+void kb_bundle_signed(const struct kb_bundle *b, struct kb_signed *ret)
+{
+	*ret = (struct kb_signed){
+		.bytes = b->signed_,
+		.len = b->signed_len,
+		.signatures = b->signed_ + b->signed_len,
+		.signatures_len = b->signatures_len,
+	};
 }
 
 static int take_head(struct kb_bundle *b, struct kb_err *err)
@@ -162,9 +174,11 @@ static int take_manifest(struct kb_bundle *b, struct kb_err *err)
 		rc = kb_root_signed(&b->root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, b->unit, b->thing_len, &s, b->allow_test, err);
 	if (rc != KB_OK)
 		return rc;
-	if (!(b->signed_ = malloc(b->thing_len)))
+	if (!(b->signed_ = malloc(b->need)))
 		return kb_fail(err, KB_ENOMEM, "out of memory");
-	memcpy(b->signed_, b->unit, b->thing_len);
+	memcpy(b->signed_, b->unit, b->need);
+	b->signed_len = b->thing_len;
+	b->signatures_len = b->need - b->thing_len;
 	rc = kb_manifest_parse(b->signed_, b->thing_len, err, &m);
 	if (rc != KB_OK)
 		return rc;

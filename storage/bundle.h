@@ -29,6 +29,9 @@ struct kb_bundle_events {
 
 struct kb_bundle;
 
+// The manifest with its signatures, from the manifest event on. Valid until destroy.
+void kb_bundle_signed(const struct kb_bundle *b, struct kb_signed *ret);
+
 KB_MUST_CHECK int kb_bundle_create(const struct kb_bundle_policy *policy, const struct kb_bundle_events *events,
 	struct kb_err *err, struct kb_bundle **ret);
 void kb_bundle_destroy(struct kb_bundle *b); // NULL is fine

@@ -21,10 +21,11 @@ struct kb_model_entry {
 	char license[64]; // general.license
 	char weights[96]; // "Q8_0 54 %, Q5_0 31 %, Q4_K 10 %": source kinds by stored bytes, at most three
 	uint8_t total[KB_HASH_BYTES];
-	struct kb_err error; // code is not 0 where the image cannot be opened; then only name, path, file_bytes hold
+	uint64_t version, previous; // of a signed image; 0: none (store.h)
+	struct kb_err error;        // code is not 0 where the image cannot be opened; then only name, path, file_bytes hold
 };
 
-// Fills all but name and path from the file at path.
+// Fills all but name, path and versions from the file at path.
 void kb_model_describe(struct kb_model_entry *e);
 
 struct kb_model_list {

@@ -1,18 +1,31 @@
 // The daemon's environment. See state.h.
 #include "storage/state.h"
+#include "storage/state_db.h"
 #include "storage/state_record.h"
 
-#include <lmdb.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct kb_state {
-	MDB_env *env;
-	MDB_dbi clients, bearers, settings;
+static const struct {
+	const char *name;
+	size_t place; // of its handle
+} tables[] = {
+	{"clients", offsetof(struct kb_state, clients)},
+	{"bearers", offsetof(struct kb_state, bearers)},
+	{"settings", offsetof(struct kb_state, settings)},
+	{"trust", offsetof(struct kb_state, trust)}, // from here on: schema 2
+	{"models", offsetof(struct kb_state, models)},
+	{"images", offsetof(struct kb_state, images)},
+	{"floors", offsetof(struct kb_state, floors)},
+	{"audit", offsetof(struct kb_state, audit)},
 };
+#define TABLES (sizeof tables / sizeof *tables)
+#define TABLES_MAX 16u // room for those of later releases, which are not opened but may be there
 
-static int fail_db(struct kb_err *err, const char *what, int r)
+/* see state_db.h */
+int kb__state_fail(struct kb_err *err, const char *what, int r)
 {
 	int code = r == MDB_NOTFOUND                                                                    ? KB_ENOTFOUND
 			   : r == MDB_MAP_FULL                                                                  ? KB_ENOSPACE
@@ -22,14 +35,62 @@ static int fail_db(struct kb_err *err, const char *what, int r)
 	return kb_fail(err, code, "state.mdb: %s: %s", what, mdb_strerror(r));
 }
 
+/* see state_db.h */
+int kb__state_begin(struct kb_state *s, unsigned flags, const char *what, struct kb_err *err, MDB_txn **ret)
+{
+	int r = mdb_txn_begin(s->env, NULL, flags, ret);
+	return r ? kb__state_fail(err, what, r) : KB_OK;
+}
+
+/* see state_db.h */
+int kb__state_end(MDB_txn *txn, int rc, const char *what, struct kb_err *err)
+{
+	if (rc != KB_OK) {
+		mdb_txn_abort(txn);
+		return rc;
+	}
+	int r = mdb_txn_commit(txn);
+	return r ? kb__state_fail(err, what, r) : KB_OK;
+}
+
+/* see state_db.h */
+int kb__state_get(MDB_txn *txn, MDB_dbi table, const void *key, size_t len, struct kb_err *err, MDB_val *ret)
+{
+	MDB_val k = {len, (void *)(uintptr_t)key};
+	int r = mdb_get(txn, table, &k, ret);
+	return r == 0 ? KB_OK : r == MDB_NOTFOUND ? KB_ENOTFOUND : kb__state_fail(err, "reading", r);
+}
+
+/* see state_db.h */
+int kb__state_put(
+	MDB_txn *txn, MDB_dbi table, const void *key, size_t len, const void *value, size_t value_len, struct kb_err *err)
+{
+	MDB_val k = {len, (void *)(uintptr_t)key}, v = {value_len, (void *)(uintptr_t)value};
+	int r = mdb_put(txn, table, &k, &v, 0);
+	return r ? kb__state_fail(err, "writing", r) : KB_OK;
+}
+
+/* see state_db.h */
+int kb__state_del(MDB_txn *txn, MDB_dbi table, const void *key, size_t len, struct kb_err *err)
+{
+	MDB_val k = {len, (void *)(uintptr_t)key};
+	int r = mdb_del(txn, table, &k, NULL);
+	return r == 0 || r == MDB_NOTFOUND ? KB_OK : kb__state_fail(err, "deleting", r);
+}
+
 static int open_tables(struct kb_state *s, MDB_txn *txn)
 {
-	int r = mdb_dbi_open(txn, "clients", MDB_CREATE, &s->clients);
-	if (r == 0)
-		r = mdb_dbi_open(txn, "bearers", MDB_CREATE, &s->bearers);
-	if (r == 0)
-		r = mdb_dbi_open(txn, "settings", MDB_CREATE, &s->settings);
+	int r = 0;
+	for (size_t i = 0; i < TABLES && r == 0; i++)
+		r = mdb_dbi_open(txn, tables[i].name, MDB_CREATE, (MDB_dbi *)(void *)((char *)s + tables[i].place));
 	return r;
+}
+
+static int write_schema(struct kb_state *s, MDB_txn *txn, struct kb_err *err)
+{
+	char text[12];
+	int n = snprintf(text, sizeof text, "%u", KB_STATE_SCHEMA);
+	return kb__state_put(txn, s->settings, "schema", 6, text, (size_t)n, err);
 }
 
 // The version is the text of a number under "schema", so that any later build can read it.
@@ -38,14 +99,10 @@ static int check_schema(struct kb_state *s, MDB_txn *txn, struct kb_err *err)
 	char text[12];
 	MDB_val key = {6, (void *)"schema"}, value;
 	int r = mdb_get(txn, s->settings, &key, &value);
-	if (r == MDB_NOTFOUND) {
-		value.mv_size = (size_t)snprintf(text, sizeof text, "%u", KB_STATE_SCHEMA);
-		value.mv_data = text;
-		r = mdb_put(txn, s->settings, &key, &value, 0);
-		return r ? fail_db(err, "writing the schema's version", r) : 0;
-	}
+	if (r == MDB_NOTFOUND)
+		return write_schema(s, txn, err);
 	if (r)
-		return fail_db(err, "reading the schema's version", r);
+		return kb__state_fail(err, "reading the schema's version", r);
 	snprintf(text, sizeof text, "%.*s", (int)(value.mv_size < 11 ? value.mv_size : 11), (const char *)value.mv_data);
 	char *end;
 	unsigned long version = strtoul(text, &end, 10);
@@ -55,7 +112,8 @@ static int check_schema(struct kb_state *s, MDB_txn *txn, struct kb_err *err)
 		return kb_fail(err, KB_EUNSUPPORTED,
 			"state.mdb has schema %lu, this build knows %u: it was written by a newer release; use that one", version,
 			KB_STATE_SCHEMA);
-	return 0;
+	// Schema 1 had no tables for signed images; they are there by now, empty.
+	return version < KB_STATE_SCHEMA ? write_schema(s, txn, err) : 0;
 }
 
 int kb_state_open(const char *path, struct kb_state **ret, struct kb_err *err)
@@ -69,7 +127,7 @@ int kb_state_open(const char *path, struct kb_state **ret, struct kb_err *err)
 	if (r == 0)
 		r = mdb_env_set_mapsize(s->env, KB_STATE_MAP_BYTES);
 	if (r == 0)
-		r = mdb_env_set_maxdbs(s->env, 8);
+		r = mdb_env_set_maxdbs(s->env, TABLES_MAX);
 	// Never WRITEMAP (a stray write would damage it) and never NOSYNC.
 	if (r == 0)
 		r = mdb_env_open(s->env, path, MDB_NOSUBDIR | MDB_NOTLS, 0600);
@@ -79,10 +137,10 @@ int kb_state_open(const char *path, struct kb_state **ret, struct kb_err *err)
 		r = mdb_txn_begin(s->env, NULL, 0, &txn);
 	if (r == 0)
 		r = open_tables(s, txn);
-	int code = r ? fail_db(err, path, r) : check_schema(s, txn, err);
+	int code = r ? kb__state_fail(err, path, r) : check_schema(s, txn, err);
 	if (code == 0) {
 		r = mdb_txn_commit(txn);
-		code = r ? fail_db(err, "creating the tables", r) : 0;
+		code = r ? kb__state_fail(err, "creating the tables", r) : 0;
 	} else {
 		mdb_txn_abort(txn);
 	}
@@ -160,7 +218,7 @@ int kb_state_each_client(
 	MDB_txn *txn;
 	int r = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 	if (r)
-		return fail_db(err, "reading the clients", r);
+		return kb__state_fail(err, "reading the clients", r);
 	r = walk(txn, s->clients, each, ctx);
 	mdb_txn_abort(txn);
 	return r ? kb_fail(err, r, "state.mdb: reading the clients: %s", kb_err_message(r)) : 0;
@@ -213,7 +271,7 @@ int kb_state_add_client(struct kb_state *s, const struct kb_client *c, struct kb
 		return kb_fail(err, r, "state.mdb: reading the clients: %s", kb_err_message(r));
 	r = mdb_txn_begin(s->env, NULL, 0, &txn);
 	if (r)
-		return fail_db(err, "adding a client", r);
+		return kb__state_fail(err, "adding a client", r);
 	r = mdb_stat(txn, s->clients, &stat);
 	if (r == 0 && stat.ms_entries >= KB_STATE_CLIENTS_MAX) {
 		mdb_txn_abort(txn);
@@ -227,7 +285,7 @@ int kb_state_add_client(struct kb_state *s, const struct kb_client *c, struct kb
 		mdb_txn_abort(txn);
 	if (r == MDB_KEYEXIST)
 		return kb_fail(err, KB_EEXISTS, "this certificate is known already");
-	return r ? fail_db(err, "adding a client", r) : 0;
+	return r ? kb__state_fail(err, "adding a client", r) : 0;
 }
 
 // Reads a client inside a write transaction, lets change() alter it, stores it.
@@ -239,7 +297,7 @@ static int change_client(struct kb_state *s, const uint8_t fingerprint[32],
 	struct kb_client c;
 	int r = mdb_txn_begin(s->env, NULL, 0, &txn);
 	if (r)
-		return fail_db(err, "changing a client", r);
+		return kb__state_fail(err, "changing a client", r);
 	int code = get(txn, s->clients, fingerprint, &c);
 	if (code == 0)
 		code = change(s, txn, &c, arg);
@@ -252,7 +310,7 @@ static int change_client(struct kb_state *s, const uint8_t fingerprint[32],
 		r = mdb_txn_commit(txn);
 	else
 		mdb_txn_abort(txn);
-	return r ? fail_db(err, "changing a client", r) : 0;
+	return r ? kb__state_fail(err, "changing a client", r) : 0;
 }
 
 static int drop_bearer(struct kb_state *s, MDB_txn *txn, struct kb_client *c)
@@ -319,12 +377,12 @@ int kb_state_set_setting(struct kb_state *s, const char *name, const void *value
 			err, KB_EARG, "a setting has a name of 1 to 255 bytes and at most %u bytes", KB_STATE_SETTING_MAX);
 	int r = mdb_txn_begin(s->env, NULL, 0, &txn);
 	if (r)
-		return fail_db(err, "writing a setting", r);
+		return kb__state_fail(err, "writing a setting", r);
 	MDB_val k = {name_len, (void *)name}, v = {len, (void *)value};
 	r = mdb_put(txn, s->settings, &k, &v, 0);
 	if (r == 0)
 		r = mdb_txn_commit(txn);
 	else
 		mdb_txn_abort(txn);
-	return r ? fail_db(err, "writing a setting", r) : 0;
+	return r ? kb__state_fail(err, "writing a setting", r) : 0;
 }

@@ -1,13 +1,15 @@
 // The daemon's own LMDB environment, STATE/state.mdb (0600): paired clients, settings, the schema's version.
 // Default sync: a change that was acknowledged survives a power cut. Not thread-safe: one thread owns it.
-// Tables: "clients" fingerprint -> record, "bearers" hash of the key -> fingerprint, "settings" name -> text.
+// Several processes may have it open (the installer beside the daemon): LMDB lets one write at a time.
+// Tables of this file: "clients" fingerprint -> record, "bearers" hash of the key -> fingerprint, "settings" name ->
+// text. Others keep theirs in it too: trust.h, installed.h, audit.h.
 #pragma once
 #include "base/buf.h"
 #include "base/err.h"
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KB_STATE_SCHEMA 1u            // of this build; a newer one on disk is refused, an older one migrated
+#define KB_STATE_SCHEMA 2u            // of this build; a newer one on disk is refused, an older one migrated
 #define KB_STATE_MAP_BYTES (1u << 30) // address space, not disk: far above KB_STATE_CLIENTS_MAX records
 #define KB_STATE_CLIENTS_MAX 10000u   // an office; the table is read whole by `kotobako client list`
 #define KB_STATE_SETTING_MAX 65536u   // bytes of one setting's value

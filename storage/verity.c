@@ -170,6 +170,36 @@ int kb_verity_file(
 }
 
 /* see verity.h */
+void kb_verity_group(const uint8_t *data, size_t len, bool is_only, uint8_t ret[static KB_VERITY_HASH])
+{
+	uint8_t block[KB_VERITY_BLOCK] = {0};
+	if (is_only && len <= KB_VERITY_BLOCK) {
+		hash_block(data, len, ret);
+		return;
+	}
+	for (size_t at = 0; at < len; at += KB_VERITY_BLOCK)
+		hash_block(data + at, len - at < KB_VERITY_BLOCK ? len - at : KB_VERITY_BLOCK,
+			block + at / KB_VERITY_BLOCK * KB_VERITY_HASH);
+	hash_block(block, sizeof block, ret);
+}
+
+/* see verity.h */
+void kb_verity_top(uint8_t *hashes, uint64_t n, uint8_t ret[static KB_VERITY_HASH])
+{
+	while (n > 1) {
+		uint64_t blocks = up(n, KB_VERITY_FANOUT);
+		for (uint64_t i = 0; i < blocks; i++) { // writes at or before where it reads
+			uint64_t first = i * KB_VERITY_FANOUT, here = n - first < KB_VERITY_FANOUT ? n - first : KB_VERITY_FANOUT;
+			uint8_t hash[KB_VERITY_HASH];
+			hash_block(hashes + first * KB_VERITY_HASH, (size_t)here * KB_VERITY_HASH, hash);
+			memcpy(hashes + i * KB_VERITY_HASH, hash, sizeof hash);
+		}
+		n = blocks;
+	}
+	memcpy(ret, hashes, KB_VERITY_HASH);
+}
+
+/* see verity.h */
 bool kb_verity_after(const struct kb_verity_shape *s, uint32_t *level, uint64_t *index)
 {
 	if (*level > 0) { // down to the first that it has hashes of

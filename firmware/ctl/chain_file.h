@@ -4,7 +4,8 @@
 #include "storage/chain.h"
 
 // ret points into ret_bytes, which the caller finishes. Its form was checked, its signatures were not.
-KB_MUST_CHECK int kb_ctl_chain_read(const char *path, struct kb_err *err, struct kb_buf *ret_bytes, struct kb_chain *ret);
+KB_MUST_CHECK int kb_ctl_chain_read(
+	const char *path, struct kb_err *err, struct kb_buf *ret_bytes, struct kb_chain *ret);
 // Now, in seconds since 1970; what SOURCE_DATE_EPOCH says where builds are to be repeated.
 uint64_t kb_ctl_now(void);
 // A day of that time as text.

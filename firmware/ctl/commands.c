@@ -23,6 +23,8 @@ static const struct kb_ctl_option import_options[] = {
 };
 static const struct kb_ctl_option model_options[] = {
 	[KB_MODEL_JSON] = {"json", KB_CTL_FLAG, NULL, "list as JSON", 0, 0},
+	[KB_MODEL_KEEP] = {"keep-previous", KB_CTL_FLAG, NULL, "install: fail rather than drop previous versions for room",
+		0, 0},
 	{0},
 };
 static const struct kb_ctl_option key_options[] = {
@@ -38,6 +40,11 @@ static const struct kb_ctl_option key_options[] = {
 
 static const struct kb_ctl_option root_options[] = {
 	SIGN_OPTIONS,
+	{0},
+};
+static const struct kb_ctl_option audit_options[] = {
+	[KB_AUDIT_JSON] = {"json", KB_CTL_FLAG, NULL, "list: a JSON object a line", 0, 0},
+	[KB_AUDIT_SINCE] = {"since", KB_CTL_COUNT, "N", "list: from entry N on", 1, NO_LIMIT},
 	{0},
 };
 static const struct kb_ctl_option image_options[] = {
@@ -119,21 +126,32 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"kinds that the report calls re-quantised. A file that is cut, damaged or hostile gives an error that names "
 		"the place and leaves nothing behind.",
 		import_options, 1, 1, kb_ctl_import},
-	{"model", "list | show NAME | verify NAME | digest NAME | remove NAME", "the box's model images",
+	{"model", "list | show NAME | verify NAME | digest NAME | remove NAME | install FILE | rollback NAME",
+		"the box's models",
 		"list: names, sizes, kinds. show: metadata of one. verify: reads all of it and compares it with its hashes. "
 		"digest: what fs-verity measures of the file, as `fsverity digest` prints it. "
-		"remove: deletes the file; an engine that has it open goes on with it until it ends.",
+		"remove: deletes it; an engine that has it open goes on with it until it ends.\n"
+		"install: a signed image, from a file or, with -, from standard input; it is verified as it is read, and "
+		"becomes "
+		"active whole or not at all. rollback: the version before is active again. Both are for boxes that trust a "
+		"root "
+		"(kotobako root trust).",
 		model_options, 1, 2, kb_ctl_model},
 	{"key", "new FILE | show FILE", "keys that sign roots and images",
 		"new: a private key in FILE (0600, PEM) and the public one in FILE.pub. show: curve and id of either; openssl "
 		"reads and makes the same files.",
 		key_options, 2, 2, kb_ctl_key},
-	{"root", "build SPEC.json CHAIN | sign CHAIN | show CHAIN", "who may sign for a fleet of boxes",
+	{"root", "build SPEC.json CHAIN | sign CHAIN | show CHAIN | trust CHAIN | trusted",
+		"who may sign for a fleet of boxes",
 		"build: appends the root that SPEC.json describes to the fleet's chain, or begins it. sign: puts a signature "
 		"over the newest root into the chain; a new root wants enough keys of the old one and of its own. show: what "
-		"each says and who signed; exit status 1 where signatures are missing.\nWith --export and --import the key "
+		"each says and who signed; exit status 1 where signatures are missing.\ntrust: this box takes the chain's "
+		"newest "
+		"root, the first time on the administrator's word, later only if it follows the one it has; from then on it "
+		"runs "
+		"signed images only. trusted: says which it is.\nWith --export and --import the key "
 		"stays on a machine without a network, or in a token that openssl can use.",
-		root_options, 2, 3, kb_ctl_root},
+		root_options, 1, 3, kb_ctl_root},
 	{"image", "build MODEL OUT.kbm | sign FILE | verify FILE | inspect FILE", "models as signed images",
 		"build: packs a model of the box, or a file NAME.kbm that import made, with manifest and hash tree; the same "
 		"input and SOURCE_DATE_EPOCH give the same bytes. sign: puts a signature into the image, in place. verify: "
@@ -146,6 +164,12 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "
 		"client will reach the box (127.0.0.1:8443).",
 		pair_options, 0, 0, kb_ctl_pair},
+	{"audit", "list | verify", "what was done to this box",
+		"list: every install, rollback, refusal and change of trust, with its place in the chain of hashes. verify: "
+		"whether the log is unbroken; it prints the last hash, which is worth keeping elsewhere: nothing up to it can "
+		"be "
+		"changed afterwards without being found.",
+		audit_options, 1, 1, kb_ctl_audit},
 	{"clients", "", "list the paired clients", "Names, fingerprints, days of pairing and revocation.", clients_options,
 		0, 0, kb_ctl_clients},
 	{"revoke", "NAME", "end a client's access", "Its certificate and bearer key are refused from then on, for ever.",

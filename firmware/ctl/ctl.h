@@ -52,10 +52,18 @@ KB_MUST_CHECK int kb_ctl_write_file(const char *path, const void *data, size_t l
 // The directory and those above it; new ones are 0700.
 KB_MUST_CHECK int kb_ctl_make_directory(const char *path, struct kb_err *err);
 
+struct kb_state;
+// The box's own environment; where there is none yet it is made, or *ret is NULL if that is fine.
+KB_MUST_CHECK int kb_ctl_state(
+	const struct kb_ctl *ctl, bool missing_is_fine, struct kb_err *err, struct kb_state **ret);
+// The file of a model of the box; free() it.
+KB_MUST_CHECK int kb_ctl_model_path(const struct kb_ctl *ctl, const char *name, struct kb_err *err, char **ret);
+
 int kb_ctl_import(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_model(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_key(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_root(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_audit(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args);
@@ -69,7 +77,8 @@ int kb_ctl_doctor(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 
 // Options of each subcommand; the enums beside them name the places.
 enum { KB_IMPORT_NAME, KB_IMPORT_OUT, KB_IMPORT_REPLACE };
-enum { KB_MODEL_JSON };
+enum { KB_MODEL_JSON, KB_MODEL_KEEP };
+enum { KB_AUDIT_JSON, KB_AUDIT_SINCE };
 enum { KB_KEY_CURVE };
 // How something is signed, first in the tables of root and image.
 enum { KB_SIGN_KEY, KB_SIGN_EXPORT, KB_SIGN_IMPORT, KB_SIGN_PUBLIC, KB_SIGN_OPTIONS };

@@ -1,7 +1,7 @@
 // kotobako bench and doctor: the engine does the work, so that this program needs no Vulkan.
 #include "firmware/ctl/box.h"
 #include "net/x509.h"
-#include "storage/models.h"
+#include "storage/store.h"
 
 #include <errno.h>
 #include <spawn.h>
@@ -63,21 +63,21 @@ static int find_image(
 		*ret = strdup(image);
 		return *ret ? 0 : kb_fail(err, KB_ENOMEM, "out of memory");
 	}
-	char *models = kb_ctl_path(ctl->state, "models");
+	if (args->n > 0)
+		return kb_ctl_model_path(ctl, args->arg[0], err, ret);
 	struct kb_model_list list = {0};
-	int r = models ? 0 : kb_fail(err, KB_ENOMEM, "out of memory");
-	if (r == 0 && args->n > 0)
-		r = kb_model_find(models, args->arg[0], err, ret);
-	else if (r == 0)
-		r = kb_models_list(models, err, &list);
-	if (r == 0 && args->n == 0) {
+	struct kb_state *state = NULL;
+	int r = kb_ctl_state(ctl, true, err, &state);
+	r = r ? r : kb_store_list(state, ctl->models, err, &list);
+	kb_state_close(state);
+	if (r == 0) {
 		if (list.n != 1)
-			r = kb_fail(err, KB_ENOTFOUND, "there are %u models in %s: name one, or give --image FILE", list.n, models);
+			r = kb_fail(
+				err, KB_ENOTFOUND, "there are %u models in %s: name one, or give --image FILE", list.n, ctl->models);
 		else if (!(*ret = strdup(list.models[0].path)))
 			r = kb_fail(err, KB_ENOMEM, "out of memory");
 	}
 	kb_model_list_finish(&list);
-	free(models);
 	return r;
 }
 
@@ -133,13 +133,20 @@ static enum health check_models(const struct kb_ctl *ctl)
 {
 	struct kb_err err = {0};
 	struct kb_model_list list = {0};
-	char *models = kb_ctl_path(ctl->state, "models"), text[KB_ERR_TEXT_MAX];
-	if (!models || kb_models_list(models, &err, &list)) {
-		free(models);
+	struct kb_state *state = NULL;
+	char text[KB_ERR_TEXT_MAX];
+	bool is_signed = false;
+	int r = kb_ctl_state(ctl, true, &err, &state);
+	r = r ? r : kb_store_is_signed(state, &err, &is_signed);
+	r = r ? r : kb_store_list(state, ctl->models, &err, &list);
+	kb_state_close(state);
+	if (r)
 		return say(ILL, "models", err.text);
-	}
 	enum health h = list.n ? WELL : NOTE;
-	snprintf(text, sizeof text, list.n ? "%u in %s" : "%u in %s: kotobako import FILE.gguf", list.n, models);
+	snprintf(text, sizeof text, "%u %sin %s%s", list.n, is_signed ? "signed ones " : "", ctl->models,
+		list.n      ? ""
+		: is_signed ? ": kotobako model install FILE"
+					: ": kotobako import FILE.gguf");
 	for (uint32_t i = 0; i < list.n; i++) {
 		if (!list.models[i].error.code)
 			continue;
@@ -147,7 +154,6 @@ static enum health check_models(const struct kb_ctl *ctl)
 		snprintf(text, sizeof text, "%s", list.models[i].error.text);
 	}
 	kb_model_list_finish(&list);
-	free(models);
 	return say(h, "models", text);
 }
 

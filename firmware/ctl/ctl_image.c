@@ -51,8 +51,8 @@ static int is_complete(const struct kb_bundle_head *h, struct kb_err *err)
 	int r = kb_root_parse(newest->bytes, newest->len, err, &root);
 	r = r ? r : kb_signatures_parse(h->manifest.signatures, h->manifest.signatures_len, err, &signatures);
 	return r ? r
-			 : kb_root_signed(&root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, h->manifest.bytes, h->manifest.len, &signatures,
-				   true, err);
+			 : kb_root_signed(
+				   &root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, h->manifest.bytes, h->manifest.len, &signatures, true, err);
 }
 
 static int put(const char *path, const struct kb_ctl_signature *made, int fd)
@@ -61,8 +61,8 @@ static int put(const char *path, const struct kb_ctl_signature *made, int fd)
 	struct kb_buf bytes = {0};
 	struct kb_err err = {0};
 	int again = -1;
-	int r = kb_bundle_head_sign(
-		fd, &(struct kb_signature){.key_id = made->id, .len = made->len, .bytes = made->raw}, &err);
+	int r =
+		kb_bundle_head_sign(fd, &(struct kb_signature){.key_id = made->id, .len = made->len, .bytes = made->raw}, &err);
 	r = r ? r : kb_ctl_image_open(path, O_RDONLY, &err, &again, &bytes, &h);
 	if (r)
 		return kb_ctl_fail(KB_CTL_FAILED, "%s: %s", path, err.text);
@@ -244,10 +244,10 @@ static int inspect(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	return KB_CTL_OK;
 }
 
-#define BUILD_OPTIONS                                                                                            \
-	(KB_OPTION(KB_IMAGE_ROOTS) | KB_OPTION(KB_IMAGE_MODEL) | KB_OPTION(KB_IMAGE_VERSION) |                       \
-		KB_OPTION(KB_IMAGE_LICENCE) | KB_OPTION(KB_IMAGE_ORIGIN) | KB_OPTION(KB_IMAGE_RECIPE) |                  \
-		KB_OPTION(KB_IMAGE_QUALITY) | KB_OPTION(KB_IMAGE_FIRMWARE) | KB_OPTION(KB_IMAGE_MEMORY) |                \
+#define BUILD_OPTIONS                                                                             \
+	(KB_OPTION(KB_IMAGE_ROOTS) | KB_OPTION(KB_IMAGE_MODEL) | KB_OPTION(KB_IMAGE_VERSION) |        \
+		KB_OPTION(KB_IMAGE_LICENCE) | KB_OPTION(KB_IMAGE_ORIGIN) | KB_OPTION(KB_IMAGE_RECIPE) |   \
+		KB_OPTION(KB_IMAGE_QUALITY) | KB_OPTION(KB_IMAGE_FIRMWARE) | KB_OPTION(KB_IMAGE_MEMORY) | \
 		KB_OPTION(KB_IMAGE_BASE) | KB_OPTION(KB_IMAGE_REPLACE))
 
 static const struct kb_ctl_action actions[] = {

@@ -33,7 +33,7 @@ static int find_model(const struct kb_ctl *ctl, const char *what, struct kb_err 
 	bool is_file = n > suffix && strcmp(what + n - suffix, KB_MODEL_SUFFIX) == 0;
 	int r = KB_OK;
 	if (!is_file) {
-		r = kb_model_find(ctl->models, what, err, &ret->path);
+		r = kb_ctl_model_path(ctl, what, err, &ret->path);
 		if (r == KB_OK)
 			snprintf(ret->name, sizeof ret->name, "%s", what);
 	} else if (!(ret->path = strdup(what))) {

@@ -6,6 +6,7 @@
 #include "firmware/ctl/progress.h"
 #include "net/x509.h"
 #include "storage/bundle.h"
+#include "storage/trust.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -81,30 +82,41 @@ static int verify(const char *path, const struct kb_bundle_policy *policy, struc
 	return r;
 }
 
-int kb_ctl_image_verify(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+// Whom to trust: the newest root of --roots, else the box's own.
+static int find_root(struct kb_ctl *ctl, const char *roots, struct kb_err *err, struct kb_buf *ret)
 {
 	struct kb_chain *chain = calloc(1, sizeof *chain);
+	struct kb_state *state = NULL;
 	struct kb_buf bytes = {0};
-	struct kb_err err = {0};
-	struct seen s = {0};
-	char hex[2 * KB_VERITY_HASH + 1];
-	(void)ctl;
-	int r = chain ? KB_OK : kb_fail(&err, KB_ENOMEM, "out of memory");
-	if (r == 0 && !args->option[KB_IMAGE_ROOTS].is_set)
-		r = kb_fail(&err, KB_EARG, "--roots is wanted: whom to trust");
-	if (r == 0)
-		r = kb_ctl_chain_read(args->option[KB_IMAGE_ROOTS].text, &err, &bytes, chain);
-	if (r == 0)
-		r = kb_chain_check(chain, KB_ALLOW_TEST_KEYS, &err);
-	if (r == 0) { // as a box that trusts the newest of these roots
-		const struct kb_signed *root = &chain->roots[chain->n - 1];
-		r = verify(args->arg[1],
-			&(struct kb_bundle_policy){
-				.root = root->bytes, .root_len = root->len, .allow_test = KB_ALLOW_TEST_KEYS, .firmware = KB_FIRMWARE},
-			&s, &err);
+	int r = chain ? KB_OK : kb_fail(err, KB_ENOMEM, "out of memory");
+	if (r == 0 && !roots) {
+		r = kb_ctl_state(ctl, true, err, &state);
+		r = r ? r : state ? kb_trust_root(state, err, ret) : kb_fail(err, KB_EARG, "--roots is wanted: whom to trust");
+		kb_state_close(state);
+	} else if (r == 0) {
+		r = kb_ctl_chain_read(roots, err, &bytes, chain);
+		r = r ? r : kb_chain_check(chain, KB_ALLOW_TEST_KEYS, err);
+		if (r == 0 && kb_buf_append(ret, chain->roots[chain->n - 1].bytes, chain->roots[chain->n - 1].len))
+			r = kb_fail(err, KB_ENOMEM, "out of memory");
 	}
 	kb_buf_finish(&bytes);
 	free(chain);
+	return r;
+}
+
+int kb_ctl_image_verify(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	struct kb_buf root = {0};
+	struct kb_err err = {0};
+	struct seen s = {0};
+	char hex[2 * KB_VERITY_HASH + 1];
+	int r = find_root(ctl, args->option[KB_IMAGE_ROOTS].text, &err, &root);
+	if (r == 0)
+		r = verify(args->arg[1],
+			&(struct kb_bundle_policy){
+				.root = root.data, .root_len = root.len, .allow_test = KB_ALLOW_TEST_KEYS, .firmware = KB_FIRMWARE},
+			&s, &err);
+	kb_buf_finish(&root);
 	if (r == KB_ECANCELLED)
 		return kb_ctl_fail(KB_CTL_INTERRUPTED, "stopped");
 	if (r)

@@ -17,8 +17,8 @@ static void say(const struct kb_public_key *key)
 	printf("%s %s\n", kb_ctl_curve_name(key->curve), text);
 }
 
-static int write_pair(
-	const char *path, const char *public_path, const struct kb_buf *secret, const struct kb_buf *public, struct kb_err *err)
+static int write_pair(const char *path, const char *public_path, const struct kb_buf *secret,
+	const struct kb_buf *public, struct kb_err *err)
 {
 	if (access(path, F_OK) == 0 || access(public_path, F_OK) == 0)
 		return kb_fail(err, KB_EEXISTS, "%s or %s is there already; a key is never overwritten", path, public_path);

@@ -1,10 +1,12 @@
-// kotobako model list|show|verify|digest|remove: the images in STATE/models.
+// kotobako model list|show|verify|digest|remove: the models of the box. What is installed and rolled back:
+// ctl_install.c.
 #include "base/clock.h"
-#include "firmware/ctl/action.h"
+#include "firmware/ctl/ctl_install.h"
 #include "firmware/ctl/progress.h"
 #include "firmware/ctl/text.h"
 #include "net/x509.h"
-#include "storage/models.h"
+#include "storage/installed.h"
+#include "storage/store.h"
 #include "storage/verity.h"
 
 #include <errno.h>
@@ -27,6 +29,10 @@ static void add_json(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct kb_
 		yyjson_mut_obj_add_strcpy(doc, o, "error", m->error.text);
 		return;
 	}
+	if (m->version)
+		yyjson_mut_obj_add_uint(doc, o, "version", m->version);
+	if (m->previous)
+		yyjson_mut_obj_add_uint(doc, o, "previous_version", m->previous);
 	kb_hex(m->total, sizeof m->total, hash);
 	yyjson_mut_obj_add_uint(doc, o, "parameters", m->parameters);
 	yyjson_mut_obj_add_strcpy(doc, o, "architecture", m->arch);
@@ -56,7 +62,11 @@ static int list(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_err err;
 	struct kb_model_list found;
-	if (kb_models_list(ctl->models, &err, &found))
+	struct kb_state *state = NULL;
+	int r = kb_ctl_state(ctl, true, &err, &state);
+	r = r ? r : kb_store_list(state, ctl->models, &err, &found);
+	kb_state_close(state);
+	if (r)
 		return kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
 	if (args->option[KB_MODEL_JSON].is_set) {
 		int status = list_json(&found);
@@ -77,6 +87,10 @@ static int list(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 		}
 		printf("%-8.8s %8.1fM  ", m->arch, (double)m->parameters / 1e6);
 		kb_ctl_text_line(m->weights, strlen(m->weights), sizeof m->weights);
+		if (m->version)
+			printf("  version %" PRIu64, m->version);
+		if (m->previous)
+			printf(" (before: %" PRIu64 ")", m->previous);
 		putchar('\n');
 	}
 	kb_model_list_finish(&found);
@@ -101,11 +115,11 @@ static void show_meta(const struct kb_image_meta *m)
 }
 
 // False where it cannot be opened, which is then said.
-static bool open_image(const char *models, const char *name, char **ret_path, struct kb_image **ret)
+static bool open_image(const struct kb_ctl *ctl, const char *name, char **ret_path, struct kb_image **ret)
 {
 	struct kb_err err;
 	char *path = NULL;
-	if (kb_model_find(models, name, &err, &path)) {
+	if (kb_ctl_model_path(ctl, name, &err, &path)) {
 		kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
 		return false;
 	}
@@ -122,7 +136,7 @@ static int show(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_image *image = NULL;
 	char *path = NULL, size[16], hash[2 * KB_HASH_BYTES + 1];
-	if (!open_image(ctl->models, args->arg[1], &path, &image))
+	if (!open_image(ctl, args->arg[1], &path, &image))
 		return KB_CTL_FAILED;
 	const struct kb_image_info *info = kb_image_info(image);
 	kb_hex(info->total, sizeof info->total, hash);
@@ -157,7 +171,7 @@ static int verify(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	struct kb_ctl_progress progress;
 	char *path = NULL, hash[2 * KB_HASH_BYTES + 1];
 	int status = KB_CTL_OK;
-	if (!open_image(ctl->models, args->arg[1], &path, &image))
+	if (!open_image(ctl, args->arg[1], &path, &image))
 		return KB_CTL_FAILED;
 	kb_ctl_catch_interrupt(true);
 	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "verifying", kb_clock_ms());
@@ -181,7 +195,7 @@ static int digest(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	struct kb_ctl_progress progress;
 	uint8_t hash[KB_VERITY_HASH];
 	char *path = NULL, text[2 * KB_VERITY_HASH + 1];
-	if (kb_model_find(ctl->models, args->arg[1], &err, &path))
+	if (kb_ctl_model_path(ctl, args->arg[1], &err, &path))
 		return kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
 	kb_ctl_catch_interrupt(true);
 	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "reading", kb_clock_ms());
@@ -199,15 +213,22 @@ static int digest(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 
 static int remove_model(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
+	struct kb_state *state = NULL;
 	struct kb_err err;
-	char *path;
-	if (kb_model_find(ctl->models, args->arg[1], &err, &path))
-		return kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text);
-	int status = KB_CTL_OK;
-	if (unlink(path)) // an engine that has it open goes on with it until it ends
-		status = kb_ctl_fail(KB_CTL_FAILED, "removing %s: %s", path, strerror(errno));
+	bool is_signed = false;
+	char *path = NULL;
+	int r = kb_ctl_state(ctl, true, &err, &state);
+	r = r ? r : kb_store_is_signed(state, &err, &is_signed);
+	if (r == 0 && is_signed) {
+		r = kb_ctl_remove_installed(ctl, state, args->arg[1], &err);
+	} else if (r == 0) {
+		r = kb_model_find(ctl->models, args->arg[1], &err, &path);
+		if (r == 0 && unlink(path)) // an engine that has it open goes on with it until it ends
+			r = kb_fail(&err, kb_err_from_errno(errno), "removing %s: %s", path, strerror(errno));
+	}
 	free(path);
-	return status;
+	kb_state_close(state);
+	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s (kotobako model list shows what there is)", err.text) : KB_CTL_OK;
 }
 
 static const struct kb_ctl_action actions[] = {
@@ -216,6 +237,8 @@ static const struct kb_ctl_action actions[] = {
 	{"verify", 1, 1, 0, verify},
 	{"digest", 1, 1, 0, digest},
 	{"remove", 1, 1, 0, remove_model},
+	{"install", 1, 1, KB_OPTION(KB_MODEL_KEEP), kb_ctl_install},
+	{"rollback", 1, 1, 0, kb_ctl_rollback},
 	{0},
 };
 

@@ -1,13 +1,15 @@
-// kotobako root build|sign|show: the chain of roots that a fleet's keepers hold.
+// kotobako root build|sign|show: the chain of roots that a fleet's keepers hold; trust|trusted: a box's side of it.
 #include "firmware/ctl/action.h"
 #include "firmware/ctl/chain_file.h"
 #include "firmware/ctl/root_spec.h"
 #include "firmware/ctl/sign.h"
+#include "storage/trust.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 // Of the signatures over a root: room for all that may sign, so that each signs without moving anything.
@@ -26,8 +28,8 @@ static int read_key(void *ctx, const char *file, struct kb_err *err, struct kb_p
 }
 
 // The chain that is there already. One without its newest root's signatures cannot go on.
-static int read_before(const char *path, struct kb_err *err, struct kb_buf *bytes, struct kb_chain *chain,
-	struct kb_root *ret_newest)
+static int read_before(
+	const char *path, struct kb_err *err, struct kb_buf *bytes, struct kb_chain *chain, struct kb_root *ret_newest)
 {
 	if (access(path, F_OK) != 0)
 		return KB_OK;
@@ -51,8 +53,7 @@ static int append(const char *path, const char *spec_path, struct kb_root_spec *
 	struct kb_root newest = {0};
 	int r = chain ? kb_ctl_read_file(spec_path, &json, err) : kb_fail(err, KB_ENOMEM, "out of memory");
 	if (r == 0) {
-		r = kb_root_spec_read(
-			(const char *)json.data, json.len, read_key, (void *)(uintptr_t)spec_path, err, spec);
+		r = kb_root_spec_read((const char *)json.data, json.len, read_key, (void *)(uintptr_t)spec_path, err, spec);
 		if (r)
 			kb_err_wrap(err, "%s: ", spec_path);
 	}
@@ -152,10 +153,57 @@ static int show(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : KB_CTL_OK;
 }
 
+static int print_trusted(struct kb_state *state, struct kb_err *err)
+{
+	static const struct kb_signatures none;
+	struct kb_buf bytes = {0};
+	struct kb_root root;
+	int r = kb_trust_root(state, err, &bytes);
+	r = r ? r : kb_root_parse(bytes.data, bytes.len, err, &root);
+	if (r == 0)
+		kb_ctl_root_print(&root, &none);
+	kb_buf_finish(&bytes);
+	return r;
+}
+
+static int trust(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	struct kb_chain *chain = calloc(1, sizeof *chain);
+	struct kb_state *state = NULL;
+	struct kb_buf bytes = {0};
+	struct kb_err err = {0};
+	int r = chain ? kb_ctl_chain_read(args->arg[1], &err, &bytes, chain) : kb_fail(&err, KB_ENOMEM, "out of memory");
+	r = r ? r : kb_ctl_state(ctl, false, &err, &state);
+	r = r ? r : kb_trust_set(state, chain, KB_ALLOW_TEST_KEYS, (uint64_t)time(NULL), &err);
+	r = r ? r : print_trusted(state, &err);
+	kb_state_close(state);
+	kb_buf_finish(&bytes);
+	free(chain);
+	if (r)
+		return kb_ctl_fail(KB_CTL_FAILED, "%s: %s", args->arg[1], err.text);
+	fprintf(stderr, "this box runs only models that were signed for it (kotobako model install)\n");
+	return KB_CTL_OK;
+}
+
+static int trusted(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	struct kb_state *state = NULL;
+	struct kb_err err = {0};
+	(void)args;
+	int r = kb_ctl_state(ctl, true, &err, &state);
+	if (r == 0 && !state)
+		r = kb_fail(&err, KB_ENOTFOUND, "there is no box in %s", ctl->state);
+	r = r ? r : print_trusted(state, &err);
+	kb_state_close(state);
+	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : KB_CTL_OK;
+}
+
 static const struct kb_ctl_action actions[] = {
 	{"build", 2, 2, 0, build},
 	{"sign", 1, 1, KB_SIGN_TAKES, sign},
 	{"show", 1, 1, 0, show},
+	{"trust", 1, 1, 0, trust},
+	{"trusted", 0, 0, 0, trusted},
 	{0},
 };
 

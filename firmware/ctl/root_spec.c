@@ -92,8 +92,8 @@ static int read_role(struct reader *r, int role, yyjson_val *v)
 	{
 		int k = find_key(r, yyjson_get_str(name));
 		if (k < 0 || seen >> k & 1)
-			return kb_fail(r->err, KB_EBAD, "roles: %s: a key that is not among keys, or comes twice",
-				kb_role_names[role]);
+			return kb_fail(
+				r->err, KB_EBAD, "roles: %s: a key that is not among keys, or comes twice", kb_role_names[role]);
 		seen |= 1u << k;
 		root->roles[role].key[root->roles[role].n++] = (uint8_t)k;
 	}
@@ -117,8 +117,8 @@ static int read_roles(struct reader *r, yyjson_val *v)
 		while (role < KB_ROLES && strcmp(kb_role_names[role], yyjson_get_str(name)) != 0)
 			role++;
 		if (role == KB_ROLES || r->spec->root.roles[role].n)
-			return kb_fail(r->err, KB_EBAD, "roles: %.32s: there is no such role, or it comes twice",
-				yyjson_get_str(name));
+			return kb_fail(
+				r->err, KB_EBAD, "roles: %.32s: there is no such role, or it comes twice", yyjson_get_str(name));
 		int rc = read_role(r, role, yyjson_obj_iter_get_val(name));
 		if (rc != KB_OK)
 			return rc;
@@ -158,7 +158,8 @@ static const struct {
 	const char *name;
 	bool is_needed;
 	int (*read)(struct reader *r, yyjson_val *v);
-} members[] = { // in the order in which they are read: names of keys before those who use them
+} members[] = {
+	// in the order in which they are read: names of keys before those who use them
 	{"fleet", true, read_fleet},
 	{"expires", false, read_expires},
 	{"keys", true, read_keys},

@@ -1,5 +1,6 @@
 // Signing as `root sign` and `image sign` offer it: by a key at hand, or in two steps where the key is on a machine
-// without a network or in a token: --export writes what is to be signed, --import takes the signature that openssl made.
+// without a network or in a token: --export writes what is to be signed, --import takes the signature that openssl
+// made.
 #pragma once
 #include "firmware/ctl/ctl.h"
 #include "storage/chain.h"

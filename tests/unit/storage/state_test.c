@@ -120,7 +120,16 @@ static void settings_and_schema(void **state)
 	assert_int_equal(kb_state_get_setting(s, "colour", &b), 0);
 	assert_string_equal(kb_buf_cstr(&b), "blue");
 	assert_int_equal(kb_state_set_setting(s, "", "x", 1, &err), KB_EARG);
-	assert_int_equal(kb_state_set_setting(s, "schema", "2", 1, &err), 0);
+	// The release before this one had schema 1: what it wrote stays, and from now on it is ours.
+	struct kb_client a = client(1, "ann"), got;
+	assert_int_equal(kb_state_add_client(s, &a, &err), 0);
+	assert_int_equal(kb_state_set_setting(s, "schema", "1", 1, &err), 0);
+	s = reopen(s);
+	b.len = 0;
+	assert_int_equal(kb_state_get_setting(s, "schema", &b), 0);
+	assert_string_equal(kb_buf_cstr(&b), "2");
+	assert_int_equal(kb_state_get_client(s, a.fingerprint, &got), 0);
+	assert_int_equal(kb_state_set_setting(s, "schema", "3", 1, &err), 0);
 	kb_state_close(s);
 	assert_int_equal(kb_state_open(path, &s, &err), KB_EUNSUPPORTED);
 	assert_non_null(strstr(err.text, "newer"));

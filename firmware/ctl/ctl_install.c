@@ -1,0 +1,186 @@
+/* see ctl_install.h */
+#include "firmware/ctl/ctl_install.h"
+
+#include "base/clock.h"
+#include "base/version.h"
+#include "firmware/ctl/box.h"
+#include "firmware/ctl/progress.h"
+#include "net/x509.h"
+#include "storage/install.h"
+#include "storage/store.h"
+#include "storage/trust.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define READ_BYTES (1u << 20)
+#define ROOM_REASON "to make room for another image"
+
+/* see ctl.h */
+int kb_ctl_state(const struct kb_ctl *ctl, bool missing_is_fine, struct kb_err *err, struct kb_state **ret)
+{
+	char *path = kb_ctl_path(ctl->state, "state.mdb");
+	int r = path ? KB_OK : kb_fail(err, KB_ENOMEM, "out of memory");
+	bool is_there = path && access(path, F_OK) == 0;
+	*ret = NULL;
+	if (r == KB_OK && !is_there && !missing_is_fine)
+		r = kb_ctl_make_directory(ctl->models, err);
+	if (r == KB_OK && (is_there || !missing_is_fine))
+		r = kb_state_open(path, ret, err);
+	free(path);
+	return r;
+}
+
+/* see ctl.h */
+int kb_ctl_model_path(const struct kb_ctl *ctl, const char *name, struct kb_err *err, char **ret)
+{
+	struct kb_state *state = NULL;
+	int r = kb_ctl_state(ctl, true, err, &state);
+	r = r ? r : kb_store_find(state, ctl->models, name, err, ret);
+	kb_state_close(state);
+	return r;
+}
+
+// A daemon that runs takes the change at once; without one there is nothing to tell.
+static void tell_daemon(const struct kb_ctl *ctl)
+{
+	struct kb_http_client *admin = NULL;
+	yyjson_doc *doc = NULL;
+	char *path = kb_ctl_path(ctl->state, "admin.sock");
+	if (path && access(path, F_OK) == 0 && kb_ctl_admin_open(ctl, &admin) == 0 &&
+		kb_ctl_call(admin, "POST", "/admin/reload", NULL, &doc) == 0)
+		yyjson_doc_free(doc);
+	kb_http_client_destroy(admin);
+	free(path);
+}
+
+static int on_manifest(void *ctx, const struct kb_manifest *m)
+{
+	(void)ctx;
+	fprintf(stderr, "%.*s version %" PRIu64 ", %.*s, licence %.*s\n", (int)m->model.len, m->model.data, m->version,
+		(int)m->family.len, m->family.data, (int)m->licence.len, m->licence.data);
+	return KB_OK;
+}
+
+static void on_data(void *ctx, uint64_t done, uint64_t total)
+{
+	kb_ctl_progress_step(ctx, done, total, "installing", kb_clock_ms());
+}
+
+static int feed(int fd, const char *path, struct kb_install *install, struct kb_err *err)
+{
+	uint8_t *piece = malloc(READ_BYTES);
+	ssize_t n = 1;
+	int r = piece ? KB_OK : kb_fail(err, KB_ENOMEM, "out of memory");
+	while (r == KB_OK && n != 0) {
+		n = read(fd, piece, READ_BYTES);
+		if (kb_ctl_interrupted)
+			r = kb_fail(err, KB_ECANCELLED, "stopped");
+		else if (n > 0)
+			r = kb_install_feed(install, piece, (size_t)n, err);
+		else if (n < 0 && errno != EINTR)
+			r = kb_fail(err, KB_EIO, "reading %s: %s", path, strerror(errno));
+	}
+	free(piece);
+	return r;
+}
+
+static void say(const struct kb_install_result *done)
+{
+	char hex[2 * KB_VERITY_HASH + 1];
+	kb_hex(done->digest, sizeof done->digest, hex);
+	printf("%s version %" PRIu64 " is %s, sha256:%s\n", done->model, done->version,
+		done->was_active ? "active already" : "installed and active", hex);
+	if (!done->was_active)
+		fprintf(stderr, done->has_verity ? "the kernel proves each page of it when it is read (fs-verity)\n"
+										 : "this file system has no fs-verity: the engine proves it when it loads it\n");
+	if (done->is_root_expired)
+		fprintf(stderr, "note: the root that this box trusts has expired; its keepers should have made a new one\n");
+}
+
+static int install(struct kb_ctl *ctl, const struct kb_ctl_args *args, struct kb_state *state, struct kb_err *err)
+{
+	const char *path = args->arg[1];
+	const bool is_input = strcmp(path, "-") == 0;
+	struct kb_ctl_progress progress;
+	struct kb_install *i = NULL;
+	struct kb_install_result done;
+	const struct kb_install_options options = {.state = state,
+		.models = ctl->models,
+		.allow_test = KB_ALLOW_TEST_KEYS,
+		.firmware = KB_FIRMWARE,
+		.clock_s = (uint64_t)time(NULL),
+		.drop_why = args->option[KB_MODEL_KEEP].is_set ? NULL : ROOM_REASON,
+		.on_manifest = on_manifest,
+		.on_data = on_data,
+		.ctx = &progress};
+	int fd = is_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return kb_fail(err, kb_err_from_errno(errno), "%s: %s", path, strerror(errno));
+	kb_ctl_catch_interrupt(true);
+	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "installing", kb_clock_ms());
+	int r = kb_install_begin(&options, err, &i);
+	r = r ? r : feed(fd, path, i, err);
+	if (r == KB_OK || r == KB_EEXISTS)
+		r = kb_install_finish(i, err, &done);
+	kb_ctl_progress_end(&progress);
+	kb_install_destroy(i);
+	if (!is_input)
+		close(fd);
+	if (r == KB_OK)
+		say(&done);
+	return r;
+}
+
+int kb_ctl_install(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	struct kb_state *state = NULL;
+	struct kb_err err = {0};
+	int r = kb_ctl_state(ctl, false, &err, &state);
+	r = r ? r : kb_ctl_make_directory(ctl->models, &err);
+	r = r ? r : install(ctl, args, state, &err);
+	kb_state_close(state);
+	if (r == KB_ECANCELLED)
+		return kb_ctl_fail(KB_CTL_INTERRUPTED, "stopped; nothing was changed");
+	if (r)
+		return kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
+	tell_daemon(ctl);
+	return KB_CTL_OK;
+}
+
+int kb_ctl_rollback(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	struct kb_installed now;
+	struct kb_state *state = NULL;
+	struct kb_err err = {0};
+	uint64_t now_s = 0;
+	int r = kb_ctl_state(ctl, false, &err, &state);
+	r = r ? r : kb_trust_now(state, (uint64_t)time(NULL), &err, &now_s);
+	r = r ? r : kb_installed_rollback(state, args->arg[1], KB_ALLOW_TEST_KEYS, now_s, "by hand", &err);
+	r = r ? r : kb_installed_get(state, args->arg[1], &err, &now);
+	kb_state_close(state);
+	if (r)
+		return kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
+	printf("%s version %" PRIu64 " is active again; version %" PRIu64 " stays until the next install\n", now.name,
+		now.active.version, now.previous.version);
+	tell_daemon(ctl);
+	return KB_CTL_OK;
+}
+
+/* see ctl_install.h */
+int kb_ctl_remove_installed(struct kb_ctl *ctl, struct kb_state *state, const char *name, struct kb_err *err)
+{
+	uint64_t now_s = 0;
+	int r = kb_trust_now(state, (uint64_t)time(NULL), err, &now_s);
+	r = r ? r : kb_installed_remove(state, name, now_s, err);
+	r = r ? r : kb_install_sweep(state, ctl->models, err);
+	if (r == KB_OK)
+		tell_daemon(ctl);
+	return r;
+}
