@@ -15,18 +15,20 @@
 #define KB_AUDIT_DETAIL_MAX 512u
 
 struct kb_audit_entry {
-	uint64_t sequence, time_s; // the first is append's
-	char event[KB_AUDIT_EVENT_MAX + 1]; // "model installed"
+	uint64_t sequence, time_s;              // the first is append's
+	char event[KB_AUDIT_EVENT_MAX + 1];     // "model installed"
 	char subject[KB_AUDIT_SUBJECT_MAX + 1]; // whose: a model's name
 	char detail[KB_AUDIT_DETAIL_MAX + 1];
-	uint64_t version; // of the model or the root; 0: none
-	uint8_t digest[32]; // zeros: none
+	uint64_t version;            // of the model or the root; 0: none
+	uint8_t digest[32];          // zeros: none
 	uint8_t hash[KB_AUDIT_HASH]; // append's
 };
 
 // In a transaction of its own. Texts that are too long are cut.
 KB_MUST_CHECK int kb_audit_append(struct kb_state *s, const struct kb_audit_entry *e, struct kb_err *err);
 // Calls each() for every entry from `from` on, proving the chain from its beginning as it goes; ret_last (may be NULL)
-// becomes the last entry's sequence and hash, zeroed where there is none. KB_ECORRUPT names the entry that was changed or is missing.
-KB_MUST_CHECK int kb_audit_each(struct kb_state *s, uint64_t from, int (*each)(void *ctx, const struct kb_audit_entry *e),
-	void *ctx, struct kb_err *err, struct kb_audit_entry *ret_last);
+// becomes the last entry's sequence and hash, zeroed where there is none. KB_ECORRUPT names the entry that was changed
+// or is missing.
+KB_MUST_CHECK int kb_audit_each(struct kb_state *s, uint64_t from,
+	int (*each)(void *ctx, const struct kb_audit_entry *e), void *ctx, struct kb_err *err,
+	struct kb_audit_entry *ret_last);

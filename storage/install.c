@@ -1,4 +1,5 @@
 #include "storage/install.h"
+#include "base/hex.h"
 #include "storage/audit.h"
 #include "storage/image.h"
 #include "storage/models.h"
@@ -17,9 +18,9 @@
 #include <unistd.h>
 
 #define INCOMING "incoming"
-#define WRITE_BYTES (1u << 20)            // at once to the disk
-#define SYNC_BYTES (32u << 20)            // written before the disk is told to begin with it, so that the end is not a long wait
-#define SPARE_BYTES (16u << 20)           // left free: the tables and the log must be written too
+#define WRITE_BYTES (1u << 20)  // at once to the disk
+#define SYNC_BYTES (32u << 20)  // written before the disk is told to begin with it, so that the end is not a long wait
+#define SPARE_BYTES (16u << 20) // left free: the tables and the log must be written too
 #define STORE_NAME_BYTES (2 * KB_VERITY_HASH + sizeof KB_MODEL_SUFFIX - 1)
 
 struct kb_install {
@@ -56,15 +57,11 @@ static int make_directory(const char *models, const char *name, struct kb_err *e
 // "DIGEST.kbm" -> digest
 static bool digest_of(const char *file, uint8_t ret[static KB_VERITY_HASH])
 {
-	if (strlen(file) != STORE_NAME_BYTES || strspn(file, "0123456789abcdef") != 2 * KB_VERITY_HASH ||
-		strcmp(file + 2 * KB_VERITY_HASH, KB_MODEL_SUFFIX) != 0)
+	char hex[2 * KB_VERITY_HASH + 1] = {0};
+	if (strlen(file) != STORE_NAME_BYTES || strcmp(file + 2 * KB_VERITY_HASH, KB_MODEL_SUFFIX) != 0)
 		return false;
-	for (size_t i = 0; i < KB_VERITY_HASH; i++) {
-		unsigned byte = 0;
-		sscanf(file + 2 * i, "%2x", &byte);
-		ret[i] = (uint8_t)byte;
-	}
-	return true;
+	memcpy(hex, file, 2 * KB_VERITY_HASH);
+	return kb_unhex(hex, ret, KB_VERITY_HASH) == KB_OK;
 }
 
 /* see install.h */
@@ -76,8 +73,8 @@ int kb_install_sweep(struct kb_state *s, const char *models, struct kb_err *err)
 	if (asprintf(&path, "%s/" KB_STORE, models) < 0)
 		return kb_fail(err, KB_ENOMEM, "out of memory");
 	DIR *d = opendir(path);
-	int r = d || errno == ENOENT ? KB_OK
-								 : kb_fail(err, kb_err_from_errno(errno), "opening %s: %s", path, strerror(errno));
+	int r =
+		d || errno == ENOENT ? KB_OK : kb_fail(err, kb_err_from_errno(errno), "opening %s: %s", path, strerror(errno));
 	while (d && r == KB_OK && (entry = readdir(d))) {
 		bool is_used = true;
 		if (digest_of(entry->d_name, digest))
@@ -127,10 +124,9 @@ static int open_bundle(struct kb_install *i, struct kb_err *err)
 	struct kb_buf root = {0};
 	int r = kb_trust_root(i->o.state, err, &root);
 	if (r == KB_OK)
-		r = kb_bundle_create(&(struct kb_bundle_policy){.root = root.data,
-								 .root_len = root.len,
-								 .allow_test = i->o.allow_test,
-								 .firmware = i->o.firmware},
+		r = kb_bundle_create(
+			&(struct kb_bundle_policy){
+				.root = root.data, .root_len = root.len, .allow_test = i->o.allow_test, .firmware = i->o.firmware},
 			&events, err, &i->bundle);
 	kb_buf_finish(&root);
 	return r == KB_ENOTFOUND ? KB_EDENIED : r;

@@ -15,7 +15,7 @@ struct kb_install_options {
 	const char *models; // the directory; its store and incoming are made
 	bool allow_test;
 	uint64_t firmware;
-	uint64_t clock_s;    // now, as far as the clock knows
+	uint64_t clock_s;     // now, as far as the clock knows
 	const char *drop_why; // NULL: previous versions are never dropped to make room; else the reason that is logged
 	// The manifest is proven, allowed, and there is room for it. Nonzero stops the install with it.
 	int (*on_manifest)(void *ctx, const struct kb_manifest *m);
@@ -27,8 +27,8 @@ struct kb_install_result {
 	char model[KB_MAX_MODEL_NAME + 1];
 	uint64_t version;
 	uint8_t digest[KB_VERITY_HASH];
-	bool was_active;     // it was there and active already: nothing was done
-	bool has_verity;     // the kernel proves each page of it from now on
+	bool was_active;      // it was there and active already: nothing was done
+	bool has_verity;      // the kernel proves each page of it from now on
 	bool is_root_expired; // advisory: its fleet should have had a new root by now
 };
 

@@ -1,4 +1,5 @@
 #include "storage/installed.h"
+#include "base/hex.h"
 #include "storage/fields.h"
 #include "storage/models.h"
 #include "storage/state_db.h"
@@ -19,8 +20,7 @@
 char *kb_installed_path(const char *models, const uint8_t digest[static HASH])
 {
 	char *path = NULL, hex[2 * HASH + 1];
-	for (size_t i = 0; i < HASH; i++)
-		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+	kb_hex(digest, HASH, hex);
 	return asprintf(&path, "%s/" KB_STORE "/%s" KB_MODEL_SUFFIX, models, hex) < 0 ? NULL : path;
 }
 
@@ -56,8 +56,7 @@ static int put_model(struct kb_state *s, MDB_txn *txn, const struct kb_installed
 }
 
 // KB_ENOTFOUND without a text.
-static int get_model(
-	struct kb_state *s, MDB_txn *txn, const char *name, struct kb_err *err, struct kb_installed *ret)
+static int get_model(struct kb_state *s, MDB_txn *txn, const char *name, struct kb_err *err, struct kb_installed *ret)
 {
 	MDB_val k = {strlen(name), (void *)(uintptr_t)name}, v;
 	if (!kb_model_name_valid(name))
@@ -108,8 +107,8 @@ int kb_installed_get(struct kb_state *s, const char *name, struct kb_err *err, s
 	return r == KB_ENOTFOUND ? kb_fail(err, KB_ENOTFOUND, "there is no installed model '%.80s'", name) : r;
 }
 
-static int get_image(struct kb_state *s, MDB_txn *txn, const uint8_t digest[static HASH], struct kb_err *err,
-	struct kb_signed *ret)
+static int get_image(
+	struct kb_state *s, MDB_txn *txn, const uint8_t digest[static HASH], struct kb_err *err, struct kb_signed *ret)
 {
 	MDB_val v;
 	int r = kb__state_get(txn, s->images, digest, HASH, err, &v);
@@ -128,8 +127,7 @@ static int get_image(struct kb_state *s, MDB_txn *txn, const uint8_t digest[stat
 }
 
 /* see installed.h */
-int kb_installed_manifest(
-	struct kb_state *s, const uint8_t digest[static HASH], struct kb_err *err, struct kb_buf *ret)
+int kb_installed_manifest(struct kb_state *s, const uint8_t digest[static HASH], struct kb_err *err, struct kb_buf *ret)
 {
 	struct kb_signed image;
 	MDB_txn *txn;
@@ -164,15 +162,14 @@ static int may_run(
 		return kb_fail(err, KB_EDENIED, "this image was revoked by root %" PRIu64, root.version);
 	for (uint32_t i = 0; i < signatures.n; i++)
 		is_tainted |= kb_root_is_revoked(&root, signatures.list[i].key_id);
-	if (is_tainted && kb_root_signed(&root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, image.bytes, image.len, &signatures,
-						  allow_test, err))
+	if (is_tainted &&
+		kb_root_signed(&root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, image.bytes, image.len, &signatures, allow_test, err))
 		return kb_fail(err, KB_EDENIED, "a key that signed this image was revoked by root %" PRIu64, root.version);
 	return KB_OK;
 }
 
 /* see installed.h */
-int kb_installed_may_run(
-	struct kb_state *s, const uint8_t digest[static HASH], bool allow_test, struct kb_err *err)
+int kb_installed_may_run(struct kb_state *s, const uint8_t digest[static HASH], bool allow_test, struct kb_err *err)
 {
 	MDB_txn *txn;
 	int r = kb__state_begin(s, MDB_RDONLY, "looking at an image", err, &txn);
@@ -201,8 +198,7 @@ static int is_it(void *ctx, const struct kb_installed *m)
 }
 
 /* see installed.h */
-int kb_installed_is_used(
-	struct kb_state *s, const uint8_t digest[static HASH], struct kb_err *err, bool *ret)
+int kb_installed_is_used(struct kb_state *s, const uint8_t digest[static HASH], struct kb_err *err, bool *ret)
 {
 	struct search search = {digest, false};
 	int r = kb_installed_each(s, is_it, &search, err);
@@ -247,8 +243,8 @@ static int allow(struct kb_state *s, MDB_txn *txn, const struct kb_manifest *m, 
 			"%s version %" PRIu64 " is older than version %" PRIu64 ", which this box had already: it does not go back",
 			name, m->version, floor);
 	if (m->version == floor && memcmp((const uint8_t *)v.mv_data + 8, digest, HASH) != 0)
-		return kb_fail(err, KB_EDENIED, "%s version %" PRIu64 " is another image than the one this box had before", name,
-			m->version);
+		return kb_fail(err, KB_EDENIED, "%s version %" PRIu64 " is another image than the one this box had before",
+			name, m->version);
 	return KB_OK;
 }
 
@@ -265,8 +261,8 @@ int kb_installed_allow(
 	return r;
 }
 
-static int put_image(struct kb_state *s, MDB_txn *txn, const struct kb_signed *image,
-	const uint8_t digest[static HASH], uint64_t now_s, struct kb_err *err)
+static int put_image(struct kb_state *s, MDB_txn *txn, const struct kb_signed *image, const uint8_t digest[static HASH],
+	uint64_t now_s, struct kb_err *err)
 {
 	struct kb_buf b = {0};
 	uint8_t head[IMAGE_HEAD];
@@ -282,8 +278,7 @@ static int put_image(struct kb_state *s, MDB_txn *txn, const struct kb_signed *i
 }
 
 // The record of an image that no model has any more.
-static int drop_image(
-	struct kb_state *s, MDB_txn *txn, const struct kb_installed_version *v, struct kb_err *err)
+static int drop_image(struct kb_state *s, MDB_txn *txn, const struct kb_installed_version *v, struct kb_err *err)
 {
 	struct search search = {v->digest, false};
 	int r = v->version ? each_model(s, txn, is_it, &search, err) : KB_OK;

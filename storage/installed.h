@@ -35,8 +35,8 @@ KB_MUST_CHECK int kb_installed_get(struct kb_state *s, const char *name, struct 
 KB_MUST_CHECK int kb_installed_manifest(
 	struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH], struct kb_err *err, struct kb_buf *ret);
 // Whether an image may run: neither it was revoked since, nor a key whose signature it needs. KB_EDENIED says why not.
-KB_MUST_CHECK int kb_installed_may_run(struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH],
-	bool allow_test, struct kb_err *err);
+KB_MUST_CHECK int kb_installed_may_run(
+	struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH], bool allow_test, struct kb_err *err);
 // Whether any model has it as its active or previous version.
 KB_MUST_CHECK int kb_installed_is_used(
 	struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH], struct kb_err *err, bool *ret);
@@ -45,10 +45,10 @@ uint64_t kb_installed_generation(struct kb_state *s);
 
 // Whether a model may come to that version: KB_OK; KB_EEXISTS: it is there and active; KB_EDENIED: the box was further
 // already, or has another image of that version; KB_ENOTFOUND: the base of an adapter is not installed.
-KB_MUST_CHECK int kb_installed_allow(struct kb_state *s, const struct kb_manifest *m,
-	const uint8_t digest[static KB_MANIFEST_HASH], struct kb_err *err);
-// Makes it the active version, in one transaction with its floor and the audit log; allow's errors too. The file must be
-// in its place. signed_: the manifest with its signatures.
+KB_MUST_CHECK int kb_installed_allow(
+	struct kb_state *s, const struct kb_manifest *m, const uint8_t digest[static KB_MANIFEST_HASH], struct kb_err *err);
+// Makes it the active version, in one transaction with its floor and the audit log; allow's errors too. The file must
+// be in its place. signed_: the manifest with its signatures.
 KB_MUST_CHECK int kb_installed_commit(struct kb_state *s, const struct kb_signed *signed_, const struct kb_manifest *m,
 	const uint8_t digest[static KB_MANIFEST_HASH], uint64_t now_s, struct kb_err *err);
 // Active and previous change places. KB_ENOTFOUND: there is none before. KB_EDENIED: it may not run any more.

@@ -30,8 +30,7 @@ int kb__trust_get(struct kb_state *s, MDB_txn *txn, struct kb_err *err, MDB_val 
 	return r ? r : kb_root_parse(ret_bytes->mv_data, ret_bytes->mv_size, err, ret);
 }
 
-static int keep(
-	struct kb_state *s, MDB_txn *txn, const uint8_t *bytes, size_t len, uint64_t now_s, struct kb_err *err)
+static int keep(struct kb_state *s, MDB_txn *txn, const uint8_t *bytes, size_t len, uint64_t now_s, struct kb_err *err)
 {
 	struct kb_audit_entry e = {.event = "root trusted", .time_s = now_s};
 	struct kb_root root;
@@ -93,8 +92,8 @@ static int follow(const struct kb_root *trusted, const MDB_val *bytes, const str
 	return KB_OK;
 }
 
-static int set(struct kb_state *s, MDB_txn *txn, const struct kb_chain *chain, bool allow_test, uint64_t now_s,
-	struct kb_err *err)
+static int set(
+	struct kb_state *s, MDB_txn *txn, const struct kb_chain *chain, bool allow_test, uint64_t now_s, struct kb_err *err)
 {
 	const struct kb_signed *newest = &chain->roots[chain->n - 1];
 	struct kb_root trusted;

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define THREADS_MAX 16u // beyond that it is the disk that is waited for
+#define THREADS_MAX 16u                                      // beyond that it is the disk that is waited for
 #define GROUP ((uint64_t)KB_VERITY_FANOUT * KB_VERITY_BLOCK) // data under one block of level 1
 
 // KB_OK, KB_EUNSUPPORTED: not watched by the kernel. Without a text.
@@ -44,13 +44,12 @@ static int open_file(const char *path, struct kb_err *err, int *ret_fd, uint64_t
 }
 
 /* see verity_kernel.h */
-int kb_verity_enable(
-	const char *path, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err, bool *ret_is_on)
+int kb_verity_enable(const char *path, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err, bool *ret_is_on)
 {
 	const struct fsverity_enable_arg arg = {
 		.version = 1, .hash_algorithm = FS_VERITY_HASH_ALG_SHA256, .block_size = KB_VERITY_BLOCK};
 	uint8_t measured[KB_VERITY_HASH];
-	uint64_t size;
+	uint64_t size = 0;
 	int fd = -1, r = open_file(path, err, &fd, &size);
 	if (r)
 		return r;
@@ -126,8 +125,8 @@ static void run(struct work *w, unsigned threads)
 		pthread_join(all[--n], NULL);
 }
 
-static int digest_of(int fd, uint64_t size, unsigned threads, const char *path, struct kb_err *err,
-	uint8_t ret[static KB_VERITY_HASH])
+static int digest_of(
+	int fd, uint64_t size, unsigned threads, const char *path, struct kb_err *err, uint8_t ret[static KB_VERITY_HASH])
 {
 	struct work w = {.fd = fd, .size = size, .groups = size / GROUP + (size % GROUP != 0)};
 	uint8_t root[KB_VERITY_HASH] = {0};
@@ -148,11 +147,11 @@ static int digest_of(int fd, uint64_t size, unsigned threads, const char *path, 
 }
 
 /* see verity_kernel.h */
-int kb_verity_check(const char *path, const uint8_t digest[static KB_VERITY_HASH], unsigned threads,
-	struct kb_err *err, bool *ret_by_kernel)
+int kb_verity_check(const char *path, const uint8_t digest[static KB_VERITY_HASH], unsigned threads, struct kb_err *err,
+	bool *ret_by_kernel)
 {
 	uint8_t found[KB_VERITY_HASH] = {0};
-	uint64_t size;
+	uint64_t size = 0;
 	int fd = -1, r = open_file(path, err, &fd, &size);
 	if (r)
 		return r;
@@ -160,7 +159,8 @@ int kb_verity_check(const char *path, const uint8_t digest[static KB_VERITY_HASH
 	if (!by_kernel)
 		r = digest_of(fd, size, threads, path, err, found);
 	if (r == KB_OK && memcmp(found, digest, sizeof found) != 0)
-		r = kb_fail(err, KB_ECORRUPT, "%s is not the file that was signed: install it again", path);
+		r = kb_fail(err, KB_ECORRUPT,
+			"%s is not the file that was signed: install it again (kotobako model verify says where it differs)", path);
 	if (r == KB_OK && ret_by_kernel)
 		*ret_by_kernel = by_kernel;
 	close(fd);

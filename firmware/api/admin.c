@@ -6,6 +6,7 @@
 //   GET  /admin/status          -> the daemon, its models and engines
 //   POST /admin/reload          -> {models: [name]}
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "firmware/api/conn.h"
 #include "firmware/api/json.h"
@@ -261,7 +262,7 @@ void kb_handle_admin_status(struct kb_conn *c)
 	print_models(&j, &d->models);
 	kb_json_raw(&j, ",\"engines\":[");
 	const char *comma = "";
-	for (uint32_t i = 0; i < d->o.max_engines; i++)
+	for (uint32_t i = 0; i < KB_ENGINES_MAX; i++)
 		if (d->engines[i].model[0]) {
 			kb_json_raw(&j, comma);
 			print_engine(&j, &d->engines[i]);

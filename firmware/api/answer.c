@@ -1,6 +1,7 @@
 // See answer.h.
 #include "firmware/api/answer.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "net/x509.h"
 

@@ -1,4 +1,5 @@
 // The box's authority and the server's certificate. See daemon.h.
+#include "base/hex.h"
 #include "base/log.h"
 #include "firmware/api/daemon.h"
 #include "net/x509.h"

@@ -1,6 +1,7 @@
 // See conn.h.
 #include "firmware/api/conn.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "net/x509.h"
 

@@ -128,6 +128,7 @@ static int open_rest(struct kb_daemon *d, struct kb_err *err)
 		r = kb_state_open(path, &d->state, err);
 	if (r == 0)
 		r = open_tls(d, err);
+	d->models.state = d->state;
 	return r ? r : open_listeners(d, err);
 }
 
@@ -167,7 +168,8 @@ void kb_daemon_run(struct kb_daemon *d)
 	uv_signal_start(&d->on_hup, on_signal, SIGHUP);
 	kb_pool_reload(d);
 	if (d->models.n == 0)
-		kb_warn("daemon", "no model is installed: kotobako import FILE.gguf installs one");
+		kb_warn("daemon", "no model is installed: kotobako %s",
+			d->models.is_signed ? "model install FILE" : "import FILE.gguf");
 	else if (!kb_models_find(&d->models, (struct kb_str){kb_pool_default(d), strlen(kb_pool_default(d))}))
 		kb_warn("daemon", "the default model %s is not installed", kb_pool_default(d));
 	kb_info("daemon", "kotobakod " KB_VERSION " listens on %s port %u, state in %s", d->o.listen.host, d->o.listen.port,

@@ -1,6 +1,7 @@
 // Jobs, watching and restarts of one engine. See engine.h.
 #include "firmware/api/engine.h"
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -8,12 +9,14 @@
 #include <string.h>
 
 void kb_engine_init(
-	struct kb_engine *e, const struct kb_engine_options *o, const char *model, const char *path, ino_t inode)
+	struct kb_engine *e, const struct kb_engine_options *o, const struct kb_model *model, const char *path)
 {
 	memset(e, 0, sizeof *e);
 	e->o = o;
-	e->inode = inode;
-	snprintf(e->model, sizeof e->model, "%s", model);
+	e->id = model->id;
+	if (model->version)
+		kb_hex(model->digest, sizeof model->digest, e->digest);
+	snprintf(e->model, sizeof e->model, "%s", model->name);
 	snprintf(e->path, sizeof e->path, "%s", path);
 	e->used_ms = kb_clock_ms();
 	e->next_id = 1;
@@ -241,8 +244,10 @@ static void on_error(struct kb_engine *e, uint64_t id, const struct kb_msg_error
 	// What does not get better by trying again: the image itself.
 	bool is_hopeless =
 		m->code == KB_ECORRUPT || m->code == KB_EBAD || m->code == KB_EUNSUPPORTED || m->code == KB_ENOTFOUND;
-	if (id == 0 && e->state == KB_ENGINE_LOADING && is_hopeless)
+	if (id == 0 && e->state == KB_ENGINE_LOADING && is_hopeless) {
 		e->failures = KB_ENGINE_RESTARTS_MAX;
+		e->is_damaged = e->digest[0] && m->code == KB_ECORRUPT;
+	}
 	if (id == 0)
 		life_failed(e, text[0] ? text : "it gave up");
 	else if (!j)
@@ -410,7 +415,7 @@ void kb_engine_forget(struct kb_engine_wait *w)
 const char *kb_engine_state_name(const struct kb_engine *e)
 {
 	static const char *const names[] = {"stopped", "loading", "ready", "restarting"};
-	return e->is_given_up ? "failed" : names[e->state];
+	return e->is_retiring ? "retiring" : e->is_given_up ? "failed" : names[e->state];
 }
 
 int kb_engine_pid(const struct kb_engine *e)

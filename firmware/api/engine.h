@@ -63,7 +63,10 @@ struct kb_engine_options {
 struct kb_engine {
 	const struct kb_engine_options *o;
 	char model[KB_MODEL_NAME_MAX + 1], path[1024];
-	ino_t inode; // of the image that is loaded
+	char digest[2 * KB_MANIFEST_HASH + 1]; // of a signed image, for the engine to prove it; "": it is none
+	uint64_t id;                           // of the image that is loaded (models.h)
+	bool is_retiring;                      // another version is active: it ends its answers, then leaves
+	bool is_damaged;                       // the image is not what was signed
 	enum kb_engine_state state;
 	struct kb_engine_run *run; // NULL: no process
 	bool is_wanted;            // started again even without jobs
@@ -85,7 +88,7 @@ struct kb_engine {
 };
 
 void kb_engine_init(
-	struct kb_engine *e, const struct kb_engine_options *o, const char *model, const char *path, ino_t inode);
+	struct kb_engine *e, const struct kb_engine_options *o, const struct kb_model *model, const char *path);
 // LOADING, unless it runs. A giving-up engine whose rest is over tries again.
 void kb_engine_start(struct kb_engine *e);
 // Every 100 ms.

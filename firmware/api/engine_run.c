@@ -167,8 +167,8 @@ int kb_engine_run_pid(const struct kb_engine_run *r)
 	return r->is_exited ? 0 : uv_process_get_pid(&r->process);
 }
 
-// argv for the engine: at most 14 words.
-static void arguments(const struct kb_engine *e, char *argv[16], char text[4][1100])
+// argv for the engine: at most 16 words.
+static void arguments(const struct kb_engine *e, char *argv[20], char text[4][1100])
 {
 	int n = 0;
 	argv[n++] = (char *)e->o->program;
@@ -197,12 +197,16 @@ static void arguments(const struct kb_engine *e, char *argv[16], char text[4][11
 		argv[n++] = (char *)"--shared-system";
 		argv[n++] = (char *)e->o->shared_system;
 	}
+	if (e->digest[0]) {
+		argv[n++] = (char *)"--digest";
+		argv[n++] = (char *)e->digest;
+	}
 	argv[n] = NULL;
 }
 
 struct kb_engine_run *kb_engine_run_create(struct kb_engine *e, struct kb_err *err)
 {
-	char *argv[16], text[4][1100];
+	char *argv[20], text[4][1100];
 	struct kb_engine_run *r = calloc(1, sizeof *r);
 	if (!r) {
 		kb_fail(err, KB_ENOMEM, "out of memory");

@@ -48,7 +48,9 @@ static struct kb_engine *main_engine(struct kb_daemon *d)
 {
 	const char *name = kb_pool_default(d);
 	struct kb_engine *any = NULL;
-	for (uint32_t i = 0; i < d->o.max_engines; i++) {
+	for (uint32_t i = 0; i < KB_ENGINES_MAX; i++) {
+		if (d->engines[i].is_retiring)
+			continue;
 		if (d->engines[i].model[0] && strcmp(d->engines[i].model, name) == 0)
 			return &d->engines[i];
 		if (d->engines[i].model[0] && !any)

@@ -1,5 +1,7 @@
 // See models.h.
 #include "firmware/api/models.h"
+#include "base/log.h"
+#include "storage/store.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -29,8 +31,58 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct kb_model *)a)->name, ((const struct kb_model *)b)->name);
 }
 
+static int add_signed(void *ctx, const struct kb_installed *installed)
+{
+	struct kb_models *m = ctx;
+	struct kb_err err = {0};
+	if (installed->kind != KB_MANIFEST_MODEL || m->n == KB_MODELS_MAX)
+		return 0;
+	if (kb_installed_may_run(m->state, installed->active.digest, KB_ALLOW_TEST_KEYS, &err)) {
+		kb_warn("models", "%s version %llu does not run: %s", installed->name,
+			(unsigned long long)installed->active.version, err.text);
+		return 0;
+	}
+	struct kb_model *row = &m->row[m->n++];
+	*row = (struct kb_model){
+		.created_s = (int64_t)installed->since_s, .bytes = installed->bytes, .version = installed->active.version};
+	snprintf(row->name, sizeof row->name, "%s", installed->name);
+	memcpy(row->digest, installed->active.digest, sizeof row->digest);
+	memcpy(&row->id, row->digest, sizeof row->id);
+	return 0;
+}
+
+// False: signed models are not what this box runs.
+static bool scan_signed(struct kb_models *m)
+{
+	struct kb_err err = {0};
+	uint64_t generation = m->state ? kb_installed_generation(m->state) : 0;
+	if (!m->state || (generation && generation == m->generation))
+		return m->is_signed;
+	m->n = 0;
+	int r = kb_store_is_signed(m->state, &err, &m->is_signed);
+	if (r == 0 && m->is_signed)
+		r = kb_installed_each(m->state, add_signed, m, &err); // in order of name
+	if (r) {
+		kb_error("models", "%s", err.text);
+		m->n = 0;
+		return true; // not knowing is no reason to run what nobody signed
+	}
+	m->generation = generation;
+	return m->is_signed;
+}
+
+char *kb_models_path(const struct kb_models *m, const struct kb_model *row)
+{
+	char *path = NULL;
+	if (row->version)
+		return kb_installed_path(m->dir, row->digest);
+	return asprintf(&path, "%s/%s.kbm", m->dir, row->name) < 0 ? NULL : path;
+}
+
 void kb_models_scan(struct kb_models *m)
 {
+	if (scan_signed(m))
+		return;
 	DIR *d = opendir(m->dir);
 	struct dirent *e;
 	m->n = 0;
@@ -45,7 +97,8 @@ void kb_models_scan(struct kb_models *m)
 			continue;
 		row->created_s = st.st_mtime;
 		row->bytes = (uint64_t)st.st_size;
-		row->inode = st.st_ino;
+		row->id = st.st_ino;
+		row->version = 0;
 		m->n++;
 	}
 	if (d)

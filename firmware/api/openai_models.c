@@ -1,4 +1,5 @@
 // GET /v1/models and /v1/models/{id}.
+#include "base/hex.h"
 #include "firmware/api/conn.h"
 #include "firmware/api/json.h"
 
@@ -6,9 +7,15 @@
 
 static void put_model(struct kb_json *j, const struct kb_model *m)
 {
+	char digest[2 * KB_MANIFEST_HASH + 1];
 	kb_json_raw(j, "{\"id\":");
 	kb_json_cstr(j, m->name);
-	kb_json_printf(j, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"kotobako\"}", (long long)m->created_s);
+	kb_json_printf(j, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"kotobako\"", (long long)m->created_s);
+	if (m->version) { // a signed one: which
+		kb_hex(m->digest, sizeof m->digest, digest);
+		kb_json_printf(j, ",\"version\":%llu,\"digest\":\"%s\"", (unsigned long long)m->version, digest);
+	}
+	kb_json_raw(j, "}");
 }
 
 static void one(struct kb_conn *c, const char *name)

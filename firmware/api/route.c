@@ -1,5 +1,6 @@
 // Which function answers what, and who may ask. See conn.h.
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "firmware/api/conn.h"
 #include "net/x509.h"

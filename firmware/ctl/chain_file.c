@@ -1,8 +1,8 @@
 /* see chain_file.h */
 #include "firmware/ctl/chain_file.h"
+#include "base/hex.h"
 
 #include "firmware/ctl/text.h"
-#include "net/x509.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // kotobako audit list|verify: what was done to this box.
+#include "base/hex.h"
 #include "firmware/ctl/action.h"
 #include "firmware/ctl/text.h"
-#include "net/x509.h"
 #include "storage/audit.h"
 
 #include <inttypes.h>

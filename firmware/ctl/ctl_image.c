@@ -1,10 +1,10 @@
 // kotobako image build|sign|verify|inspect: models as signed images.
 #include "firmware/ctl/ctl_image.h"
+#include "base/hex.h"
 #include "firmware/ctl/chain_file.h"
 #include "firmware/ctl/progress.h"
 #include "firmware/ctl/sign.h"
 #include "firmware/ctl/text.h"
-#include "net/x509.h"
 #include "storage/verity.h"
 
 #include <errno.h>

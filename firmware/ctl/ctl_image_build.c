@@ -1,10 +1,10 @@
 // kotobako image build: a signed image of a model, not signed yet.
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/version.h"
 #include "firmware/ctl/chain_file.h"
 #include "firmware/ctl/ctl_image.h"
 #include "firmware/ctl/progress.h"
-#include "net/x509.h"
 #include "storage/bundle_write.h"
 #include "storage/models.h"
 #include "storage/verity.h"
@@ -50,18 +50,6 @@ static int find_model(const struct kb_ctl *ctl, const char *what, struct kb_err 
 	return ret->error.code;
 }
 
-static int hex_bytes(const char *text, uint8_t *ret, size_t n)
-{
-	unsigned byte;
-	if (strlen(text) != 2 * n || strspn(text, "0123456789abcdef") != 2 * n)
-		return KB_EBAD;
-	for (size_t i = 0; i < n; i++) {
-		sscanf(text + 2 * i, "%2x", &byte);
-		ret[i] = (uint8_t)byte;
-	}
-	return KB_OK;
-}
-
 // What the options say, or what the model says of itself.
 static int fill(const struct kb_ctl_value *o, const struct kb_model_entry *model, uint8_t *base, struct kb_err *err,
 	struct kb_manifest *m)
@@ -85,7 +73,7 @@ static int fill(const struct kb_ctl_value *o, const struct kb_model_entry *model
 	if (o[KB_IMAGE_BASE].is_set) {
 		m->kind = KB_MANIFEST_ADAPTER;
 		m->base = base;
-		if (hex_bytes(o[KB_IMAGE_BASE].text, base, KB_MANIFEST_HASH))
+		if (kb_unhex(o[KB_IMAGE_BASE].text, base, KB_MANIFEST_HASH))
 			return kb_fail(err, KB_EARG, "--base wants a digest of 64 hexadecimal digits (kotobako model digest)");
 	}
 	return KB_OK;

@@ -1,10 +1,10 @@
 // kotobako image verify: reads an image as a box does, from its first byte to its last, and installs nothing.
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/version.h"
 #include "firmware/ctl/chain_file.h"
 #include "firmware/ctl/ctl_image.h"
 #include "firmware/ctl/progress.h"
-#include "net/x509.h"
 #include "storage/bundle.h"
 #include "storage/trust.h"
 

@@ -2,10 +2,10 @@
 #include "firmware/ctl/ctl_install.h"
 
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/version.h"
 #include "firmware/ctl/box.h"
 #include "firmware/ctl/progress.h"
-#include "net/x509.h"
 #include "storage/install.h"
 #include "storage/store.h"
 #include "storage/trust.h"
@@ -98,8 +98,9 @@ static void say(const struct kb_install_result *done)
 	printf("%s version %" PRIu64 " is %s, sha256:%s\n", done->model, done->version,
 		done->was_active ? "active already" : "installed and active", hex);
 	if (!done->was_active)
-		fprintf(stderr, done->has_verity ? "the kernel proves each page of it when it is read (fs-verity)\n"
-										 : "this file system has no fs-verity: the engine proves it when it loads it\n");
+		fprintf(stderr, done->has_verity
+							? "the kernel proves each page of it when it is read (fs-verity)\n"
+							: "this file system has no fs-verity: the engine proves it when it loads it\n");
 	if (done->is_root_expired)
 		fprintf(stderr, "note: the root that this box trusts has expired; its keepers should have made a new one\n");
 }

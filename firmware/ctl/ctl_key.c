@@ -1,4 +1,5 @@
 // kotobako key new|show: the keys that sign roots and images.
+#include "base/hex.h"
 #include "firmware/ctl/action.h"
 #include "firmware/ctl/sign.h"
 #include "net/x509.h"
@@ -43,9 +44,7 @@ static int new(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 		r = kb_public_key_read((const char *)public.data, &err, &key);
 	if (r == 0)
 		r = write_pair(args->arg[1], public_path, &secret, &public, &err);
-	if (secret.data)
-		explicit_bzero(secret.data, secret.cap);
-	kb_buf_finish(&secret);
+	kb_wipe(&secret);
 	kb_buf_finish(&public);
 	free(public_path);
 	if (r)

@@ -1,10 +1,10 @@
 // kotobako model list|show|verify|digest|remove: the models of the box. What is installed and rolled back:
 // ctl_install.c.
 #include "base/clock.h"
+#include "base/hex.h"
 #include "firmware/ctl/ctl_install.h"
 #include "firmware/ctl/progress.h"
 #include "firmware/ctl/text.h"
-#include "net/x509.h"
 #include "storage/installed.h"
 #include "storage/store.h"
 #include "storage/verity.h"

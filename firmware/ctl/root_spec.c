@@ -1,6 +1,7 @@
 /* see root_spec.h */
 #include "firmware/ctl/root_spec.h"
 
+#include "base/hex.h"
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -126,11 +127,6 @@ static int read_roles(struct reader *r, yyjson_val *v)
 	return KB_OK;
 }
 
-static int hex_digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static int read_revoked(struct reader *r, yyjson_val *v)
 {
 	size_t i, n;
@@ -139,15 +135,8 @@ static int read_revoked(struct reader *r, yyjson_val *v)
 		return kb_fail(r->err, KB_EBAD, "revoked: a list of at most %u hashes is wanted", KB_ROOT_REVOKED_MAX);
 	yyjson_arr_foreach(v, i, n, text)
 	{
-		const char *s = yyjson_get_str(text);
-		bool good = s && yyjson_get_len(text) == 2 * (size_t)KB_KEY_ID;
-		for (uint32_t k = 0; good && k < KB_KEY_ID; k++) {
-			int high = hex_digit(s[2 * k]), low = hex_digit(s[2 * k + 1]);
-			good = high >= 0 && low >= 0;
-			r->spec->revoked[i * KB_KEY_ID + k] = good ? (uint8_t)(high << 4 | low) : 0;
-		}
-		if (!good)
-			return kb_fail(r->err, KB_EBAD, "revoked: entry %zu is not 64 lower-case hexadecimal digits", i);
+		if (!yyjson_is_str(text) || kb_unhex(yyjson_get_str(text), r->spec->revoked + i * KB_KEY_ID, KB_KEY_ID))
+			return kb_fail(r->err, KB_EBAD, "revoked: entry %zu is not 64 hexadecimal digits", i);
 	}
 	r->spec->root.revoked = r->spec->revoked;
 	r->spec->root.n_revoked = (uint32_t)yyjson_arr_size(v);

@@ -11,13 +11,6 @@ const char *kb_ctl_curve_name(enum kb_curve curve)
 	return curve == KB_CURVE_P256 ? "P-256" : "P-384";
 }
 
-static void wipe(struct kb_buf *b)
-{
-	if (b->data)
-		explicit_bzero(b->data, b->cap);
-	kb_buf_finish(b);
-}
-
 static int open_signer(const char *path, struct kb_err *err, struct kb_signer **ret)
 {
 	struct kb_buf pem = {0};
@@ -27,7 +20,7 @@ static int open_signer(const char *path, struct kb_err *err, struct kb_signer **
 	r = kb_signer_open((const char *)pem.data, err, ret);
 	if (r)
 		kb_err_wrap(err, "%s: ", path);
-	wipe(&pem);
+	kb_wipe(&pem);
 	return r;
 }
 
@@ -49,7 +42,7 @@ int kb_ctl_public_key(const char *path, struct kb_err *err, struct kb_public_key
 	}
 	if (r)
 		kb_err_wrap(err, "%s: ", path);
-	wipe(&pem);
+	kb_wipe(&pem);
 	return r;
 }
 

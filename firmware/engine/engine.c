@@ -1,6 +1,9 @@
 #include "firmware/engine/engine.h"
+#include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "firmware/engine/shared.h"
+#include "storage/verity_kernel.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,12 +36,30 @@ static int open_device(struct kb_engine *e, struct kb_err *err)
 	return kb_op_vk_create(&options, err, &e->backend);
 }
 
+// A signed image is proven before a byte of it is used: by the kernel, page by page from then on, or here, all of it.
+static int prove(const struct kb_engine_options *o, struct kb_err *err)
+{
+	uint8_t digest[KB_VERITY_HASH];
+	uint64_t from_ns = kb_clock_ns();
+	bool by_kernel = false;
+	if (kb_unhex(o->digest, digest, sizeof digest))
+		return kb_fail(err, KB_EARG, "--digest wants 64 hexadecimal digits");
+	int rc = kb_verity_check(o->image, digest, 0, err, &by_kernel);
+	if (rc == 0)
+		kb_info("engine", "the image is the signed one, %s; %.3f s",
+			by_kernel ? "and the kernel proves each page" : "all of it was read",
+			(double)(kb_clock_ns() - from_ns) / 1e9);
+	return rc;
+}
+
 // What reads nothing that others wrote but the image's page structure.
 static int open_files(struct kb_engine *e, struct kb_err *err)
 {
 	e->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	e->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-	int rc = e->options->image ? kb_image_open(e->options->image, err, &e->image) : 0;
+	int rc = e->options->digest && e->options->image ? prove(e->options, err) : 0;
+	if (rc == 0 && e->options->image)
+		rc = kb_image_open(e->options->image, err, &e->image);
 	return rc ? rc : open_device(e, err);
 }
 

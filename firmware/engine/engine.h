@@ -17,6 +17,7 @@
 // What the command line says. Strings live as long as the program.
 struct kb_engine_options {
 	const char *image;
+	const char *digest; // fs-verity digest that the image must have, hexadecimal; NULL: it is taken as it is
 	const char *device; // an index, part of a name, or NULL: the best; "reference": plain C, for tests
 	enum kb_op_vk_path path;
 	const char *cache;         // pipeline cache file, or NULL

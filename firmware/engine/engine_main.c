@@ -61,6 +61,7 @@ static const struct option {
 	{"--device", "X", parse_string, AT(device), "an index or part of a name (see --doctor); \"reference\": plain C"},
 	{"--path", "P", parse_path, AT(path), "kernels: auto, universal, tuned or stream"},
 	{"--cache", "FILE", parse_string, AT(cache), "pipeline cache; its directory must exist"},
+	{"--digest", "HEX", parse_string, AT(digest), "prove the image first: its fs-verity digest"},
 	{"--kv-tokens", "N", parse_u32, AT(kv_tokens), "KV cache over all requests"},
 	{"--max-seqs", "N", parse_u32, AT(max_seqs), "requests that run at once"},
 	{"--max-tokens", "N", parse_u32, AT(max_tokens), "tokens of one step"},

@@ -1,5 +1,6 @@
 // Certificates. See x509.h.
 #include "net/x509.h"
+#include "base/hex.h"
 
 #include <arpa/inet.h>
 #include <mbedtls/asn1write.h>

@@ -43,7 +43,5 @@ bool kb_x509_server_name_ok(const char *name);
 bool kb_x509_name_ok(const char *name);
 void kb_sha256(const void *data, size_t len, uint8_t ret[32]);
 KB_MUST_CHECK int kb_random(void *ret, size_t len, struct kb_err *err);
-void kb_hex(const uint8_t *data, size_t len, char *ret);                // 2 * len lower-case digits and NUL
-KB_MUST_CHECK int kb_unhex(const char *text, uint8_t *ret, size_t len); // exactly 2 * len digits, else KB_EBAD
 bool kb_equal_constant_time(const void *a, const void *b, size_t len);
 void kb_wipe(struct kb_buf *b); // overwrites, then finishes

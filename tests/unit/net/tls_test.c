@@ -1,4 +1,5 @@
 // TLS over memory: both sides in one process; certificates judged by OpenSSL's command as well as by us.
+#include "base/hex.h"
 #include "harness/kt.h"
 #include "net/tls.h"
 #include "net/x509.h"

@@ -1,6 +1,6 @@
 // Versions of models on a box: forward only, one step back on request, and nothing that was revoked.
-#include "storage/installed.h"
 #include "storage/audit.h"
+#include "storage/installed.h"
 #include "storage/trust.h"
 #include "storage/verity.h"
 #include "unit/storage/keys.h"

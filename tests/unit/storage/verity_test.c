@@ -1,5 +1,6 @@
 // Digests that two programs of others gave (Debian's fsverity 1.6; tests/e2e/cli_test.py asks it again for whole
 // models), and streams: every block is proven, whatever is changed in them.
+#include "base/hex.h"
 #include "net/x509.h"
 #include "storage/verity.h"
 #include "unit/storage/expect.h"
