@@ -137,6 +137,10 @@ build/fuzz/bin/api_fuzz: $(API_PARTS)
 $(B)/test/fake_engine: $(B)/obj/tests/e2e/fake_engine.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
+# Preloaded by power_test.py.
+$(B)/test/record_io.so: tests/e2e/record_io.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) -U_FORTIFY_SOURCE -fPIC -shared -o $@ $< -ldl
 build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)
@@ -162,7 +166,7 @@ release:
 	$(Q)$(MAKE) --no-print-directory config=release all
 
 test-inputs: release
-	$(Q)$(MAKE) --no-print-directory config=release $(MODELS) build/release/test/fake_engine
+	$(Q)$(MAKE) --no-print-directory config=release $(MODELS) build/release/test/fake_engine build/release/test/record_io.so
 	$(Q)tests/data/fetch_llama_vocab.sh
 	$(Q)tests/e2e/venv.sh openai tests/e2e/requirements.txt
 
