@@ -161,7 +161,7 @@ build/models/%.kbm: build/release/kotobako image/models.list
 	$(Q)image/fetch_model.sh $(GGUF_$*)
 	$(Q)build/release/kotobako import build/downloads/$(GGUF_$*).gguf --replace --out $@
 
-.PHONY: release test-inputs test check-full run bench bench-serve bench-plot bench-op fuzz fuzz-replay tidy format
+.PHONY: release test-inputs test check-full run bench bench-serve bench-install bench-plot bench-op fuzz fuzz-replay tidy format
 release:
 	$(Q)$(MAKE) --no-print-directory config=release all
 
@@ -180,7 +180,8 @@ test: lint test-inputs ## everything that must hold, in under 40 minutes on two 
 	$(Q)tests/run.sh $(filter-out $(MODEL_TESTS:%=build/asan/test/%),$(patsubst $(B)/%,build/asan/%,$(TESTS))) \
 		$(E2E) $(MODEL_TESTS:%=build/release/test/%)
 
-check-full: test ## test, then the long one: distributions over the whole vocabulary against llama.cpp
+check-full: test ## test, then the long ones: images of 6 GB, distributions over the whole vocabulary
+	$(Q)tests/run.sh $(sort $(wildcard tests/full/*_test.py))
 	$(Q)tests/golden/full_kl.sh
 
 run: release ## the box on this machine: a model answers over TLS (ONCE=1 leaves after the answer)
@@ -195,6 +196,9 @@ bench: release $(MODELS) ## ours beside llama.cpp (Vulkan and CPU) on the same m
 bench-serve: release $(MODELS) ## the box as a server beside llama-server: many clients, latency, fairness
 	$(Q)tests/bench/build_llama.sh llama llama-server
 	$(Q)python3 tests/bench/serve.py
+
+bench-install: release $(MODELS) ## installing and loading signed images beside what one would do without
+	$(Q)python3 tests/bench/install.py
 
 bench-plot: ## docs/bench/*.svg from what bench and bench-serve measured
 	$(Q)tests/bench/build_llama.sh packages

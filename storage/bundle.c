@@ -1,16 +1,18 @@
 #include "storage/bundle.h"
 #include "storage/bundle_head.h"
+#include "storage/delta.h"
 #include "storage/fields.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAGIC "KBBUNDL1"
-#define HEAD_BYTES 16u // magic, u32 roots, u32 encoding of the payload
-#define PAIR_BYTES 8u  // u32 length, u32 length of the signatures over it
-#define UNIT_MAX (KB_MANIFEST_MAX + KB_SIGNATURES_BYTES_MAX)
+#define HEAD_BYTES 16u                                       // magic, u32 roots, u32 encoding of the payload
+#define PAIR_BYTES 8u                                        // u32 length, u32 length of the signatures over it
+#define UNIT_MAX (KB_MANIFEST_MAX + KB_SIGNATURES_BYTES_MAX) // the largest: KB_DELTA_RUNS_MAX runs are less
+_Static_assert(KB_DELTA_RUNS_MAX *KB_DELTA_RUN <= UNIT_MAX, "a delta's runs are read as one unit");
 
-enum state { HEAD, ROOT_HEAD, ROOT, MANIFEST_HEAD, MANIFEST, BLOCKS, END };
+enum state { HEAD, ROOT_HEAD, ROOT, MANIFEST_HEAD, MANIFEST, DELTA_HEAD, DELTA_RUNS, BLOCKS, END };
 
 struct kb_bundle {
 	struct kb_bundle_events events;
@@ -28,6 +30,11 @@ struct kb_bundle {
 	uint8_t *unit;    // UNIT_MAX
 	uint8_t *signed_; // the manifest's bytes, and the signatures over them
 	size_t signed_len, signatures_len;
+	struct kb_manifest manifest;
+	uint8_t digest[KB_VERITY_HASH];
+	uint32_t encoding;
+	struct kb_delta delta;
+	uint8_t *copied; // of a delta: data of one block of level 1
 	struct kb_verity_reader verity;
 	struct kb_err failed;
 };
@@ -85,6 +92,8 @@ void kb_bundle_destroy(struct kb_bundle *b)
 	free(b->trusted);
 	free(b->unit);
 	free(b->signed_);
+	free((void *)(uintptr_t)b->delta.runs);
+	free(b->copied);
 	free(b);
 }
 
@@ -109,6 +118,9 @@ static int take_head(struct kb_bundle *b, struct kb_err *err)
 			err, KB_EUNSUPPORTED, "its payload is encoded as %" PRIu64 ", which needs a newer firmware", encoding);
 	if (roots == 0 || roots > KB_BUNDLE_ROOTS_MAX)
 		return kb_fail(err, KB_EBAD, "%" PRIu64 " roots, 1 to %u are possible", roots, KB_BUNDLE_ROOTS_MAX);
+	if (encoding == KB_BUNDLE_DELTA && !b->events.base)
+		return kb_fail(err, KB_EUNSUPPORTED, "it is a delta: only a box that has its base can read it");
+	b->encoding = (uint32_t)encoding;
 	b->roots_left = (uint32_t)roots;
 	expect(b, ROOT_HEAD, PAIR_BYTES);
 	return KB_OK;
@@ -157,18 +169,81 @@ static int take_root(struct kb_bundle *b, struct kb_err *err)
 	return KB_OK;
 }
 
-static void next_block(struct kb_bundle *b)
+static int take_block(struct kb_bundle *b, const uint8_t *block, struct kb_err *err)
 {
+	uint64_t at;
+	size_t len = kb_verity_next(&b->verity, &at);
+	int rc = kb_verity_take(&b->verity, block, err);
+	if (rc == KB_OK && at != KB_VERITY_TREE && b->events.data)
+		rc = b->events.data(b->events.ctx, at, block, len, err);
+	return rc;
+}
+
+// Data blocks [first, first + n) of the new file, out of the base.
+static int copy_blocks(struct kb_bundle *b, uint64_t first, uint64_t n, uint8_t *ret, struct kb_err *err)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t source = 0;
+		if (!kb_delta_find(&b->delta, first + i, &source))
+			return kb_fail(err, KB_EARG, "a block that is not copied");
+		int rc =
+			b->events.copy(b->events.ctx, source * KB_VERITY_BLOCK, ret + i * KB_VERITY_BLOCK, KB_VERITY_BLOCK, err);
+		if (rc != KB_OK)
+			return rc;
+	}
+	return KB_OK;
+}
+
+// What does not come because the base has it: copied data, and blocks of level 1 that have only such under them.
+static int take_copied(struct kb_bundle *b, bool *ret_is_copied, struct kb_err *err)
+{
+	struct kb_verity_reader *v = &b->verity;
+	const uint64_t first = v->level ? v->index * KB_VERITY_FANOUT : v->index;
+	const uint64_t left = v->shape.blocks[0] - first;
+	const uint64_t n = !v->level ? 1 : left < KB_VERITY_FANOUT ? left : KB_VERITY_FANOUT;
+	uint8_t tree[KB_VERITY_BLOCK] = {0};
+	*ret_is_copied = !v->is_over && v->level <= 1 && kb_delta_has_all(&b->delta, first, n);
+	if (!*ret_is_copied)
+		return KB_OK;
+	int rc = copy_blocks(b, first, n, b->copied, err);
+	if (rc == KB_OK && v->level)
+		kb_verity_hashes(b->copied, n * KB_VERITY_BLOCK, tree);
+	if (rc == KB_OK && take_block(b, v->level ? tree : b->copied, err))
+		rc = kb_fail(err, KB_ECORRUPT,
+			"block %" PRIu64 " of the model, copied from its base, is not the signed one: the base is damaged, or the "
+			"delta is",
+			first);
+	return rc;
+}
+
+// Takes what the base has, up to the next block that comes in the stream.
+static int next_block(struct kb_bundle *b, struct kb_err *err)
+{
+	bool is_copied = b->encoding == KB_BUNDLE_DELTA;
 	uint64_t data;
+	while (is_copied) {
+		int rc = take_copied(b, &is_copied, err);
+		if (rc != KB_OK)
+			return rc;
+	}
 	size_t need = kb_verity_next(&b->verity, &data);
 	expect(b, need ? BLOCKS : END, need);
+	return KB_OK;
+}
+
+// The box's turn: versions, floors, room. From then on blocks are expected.
+static int begin_blocks(struct kb_bundle *b, struct kb_err *err)
+{
+	int rc = b->events.manifest ? b->events.manifest(b->events.ctx, &b->manifest, b->digest, err) : KB_OK;
+	if (rc != KB_OK)
+		return rc;
+	kb_verity_read(&b->verity, b->manifest.payload_bytes, b->manifest.payload_root);
+	return next_block(b, err);
 }
 
 static int take_manifest(struct kb_bundle *b, struct kb_err *err)
 {
 	struct kb_signatures s;
-	struct kb_manifest m;
-	uint8_t digest[KB_VERITY_HASH];
 	int rc = kb_signatures_parse(b->unit + b->thing_len, b->need - b->thing_len, err, &s);
 	if (rc == KB_OK) // before a byte of it is looked at
 		rc = kb_root_signed(&b->root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, b->unit, b->thing_len, &s, b->allow_test, err);
@@ -179,37 +254,50 @@ static int take_manifest(struct kb_bundle *b, struct kb_err *err)
 	memcpy(b->signed_, b->unit, b->need);
 	b->signed_len = b->thing_len;
 	b->signatures_len = b->need - b->thing_len;
-	rc = kb_manifest_parse(b->signed_, b->thing_len, err, &m);
+	rc = kb_manifest_parse(b->signed_, b->thing_len, err, &b->manifest);
 	if (rc != KB_OK)
 		return rc;
-	if (m.min_firmware > b->firmware)
-		return kb_fail(
-			err, KB_EUNSUPPORTED, "it needs firmware %" PRIu64 ", this is %" PRIu64, m.min_firmware, b->firmware);
-	kb_verity_digest(m.payload_bytes, m.payload_root, digest);
-	if (kb_root_is_revoked(&b->root, digest))
+	if (b->manifest.min_firmware > b->firmware)
+		return kb_fail(err, KB_EUNSUPPORTED, "it needs firmware %" PRIu64 ", this is %" PRIu64,
+			b->manifest.min_firmware, b->firmware);
+	kb_verity_digest(b->manifest.payload_bytes, b->manifest.payload_root, b->digest);
+	if (kb_root_is_revoked(&b->root, b->digest))
 		return kb_fail(err, KB_EDENIED, "this image was revoked by root %" PRIu64, b->root.version);
-	rc = b->events.manifest ? b->events.manifest(b->events.ctx, &m, digest, err) : KB_OK;
-	if (rc != KB_OK)
-		return rc;
-	kb_verity_read(&b->verity, m.payload_bytes, m.payload_root);
-	next_block(b);
+	if (b->encoding == KB_BUNDLE_WHOLE)
+		return begin_blocks(b, err);
+	expect(b, DELTA_HEAD, KB_DELTA_HEAD);
 	return KB_OK;
 }
 
-static int take_block(struct kb_bundle *b, const uint8_t *block, struct kb_err *err)
+static int take_runs(struct kb_bundle *b, const uint8_t *runs, struct kb_err *err)
 {
-	uint64_t at;
-	size_t len = kb_verity_next(&b->verity, &at);
-	int rc = kb_verity_take(&b->verity, block, err);
-	if (rc == KB_OK && at != KB_VERITY_TREE && b->events.data)
-		rc = b->events.data(b->events.ctx, at, block, len, err);
-	if (rc == KB_OK)
-		next_block(b);
-	return rc;
+	const size_t len = (size_t)b->delta.n * KB_DELTA_RUN;
+	uint8_t *copy = malloc(len + 1);
+	b->copied = malloc(KB_VERITY_FANOUT * (size_t)KB_VERITY_BLOCK);
+	if (!copy || !b->copied) {
+		free(copy);
+		return kb_fail(err, KB_ENOMEM, "out of memory");
+	}
+	if (len)
+		memcpy(copy, runs, len);
+	b->delta.runs = copy;
+	int rc = kb_delta_check(&b->delta, b->manifest.payload_bytes / KB_VERITY_BLOCK, err);
+	rc = rc ? rc : b->events.base(b->events.ctx, b->delta.base, err);
+	return rc ? rc : begin_blocks(b, err);
+}
+
+static int take_delta_head(struct kb_bundle *b, struct kb_err *err)
+{
+	int rc = kb_delta_head(b->unit, err, &b->delta);
+	if (rc != KB_OK || b->delta.n == 0)
+		return rc ? rc : take_runs(b, NULL, err);
+	expect(b, DELTA_RUNS, (size_t)b->delta.n * KB_DELTA_RUN);
+	return KB_OK;
 }
 
 static int take(struct kb_bundle *b, const uint8_t *unit, struct kb_err *err)
 {
+	int rc;
 	switch (b->state) {
 	case HEAD:
 		return take_head(b, err);
@@ -221,8 +309,13 @@ static int take(struct kb_bundle *b, const uint8_t *unit, struct kb_err *err)
 		return take_pair_head(b, MANIFEST, KB_MANIFEST_MAX, err);
 	case MANIFEST:
 		return take_manifest(b, err);
+	case DELTA_HEAD:
+		return take_delta_head(b, err);
+	case DELTA_RUNS:
+		return take_runs(b, unit, err);
 	case BLOCKS:
-		return take_block(b, unit, err);
+		rc = take_block(b, unit, err);
+		return rc ? rc : next_block(b, err);
 	case END:
 		break;
 	}

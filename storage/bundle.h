@@ -1,6 +1,7 @@
 // One file that carries a model: the chain of roots, the manifest, signatures, and the model file with its hash tree.
 // It is read from its first byte to its last, from a file, a pipe or a socket, in pieces of any size; nothing of it is
-// handed on before it is proven, and memory does not grow with it. docs/images.md has the format.
+// handed on before it is proven, and memory does not grow with it. A delta leaves out what the box has already in
+// another file: that is read from there, and proven like the rest. docs/images.md has the format.
 #pragma once
 #include "storage/chain.h"
 #include "storage/manifest.h"
@@ -23,6 +24,10 @@ struct kb_bundle_events {
 	// The manifest, signed: here the caller looks at versions, floors and room. Valid until destroy.
 	int (*manifest)(
 		void *ctx, const struct kb_manifest *m, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err);
+	// Of a delta, before the manifest event: the base must be opened for copy. KB_ENOTFOUND: it is not here. Both NULL:
+	// deltas are refused with KB_EUNSUPPORTED.
+	int (*base)(void *ctx, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err);
+	int (*copy)(void *ctx, uint64_t offset, uint8_t *ret, size_t len, struct kb_err *err);
 	// The model file, in order, in pieces of at most KB_VERITY_BLOCK.
 	int (*data)(void *ctx, uint64_t offset, const uint8_t *bytes, size_t len, struct kb_err *err);
 };

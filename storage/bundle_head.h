@@ -6,7 +6,7 @@
 
 #define KB_BUNDLE_HEAD_MAX (KB_CHAIN_MAX + 8u + KB_MANIFEST_MAX + KB_SIGNATURES_BYTES_MAX)
 
-enum kb_bundle_encoding { KB_BUNDLE_WHOLE, KB_BUNDLE_ENCODINGS };
+enum kb_bundle_encoding { KB_BUNDLE_WHOLE, KB_BUNDLE_DELTA, KB_BUNDLE_ENCODINGS };
 
 struct kb_bundle_head {
 	uint32_t encoding;

@@ -26,7 +26,7 @@
 struct kb_install {
 	struct kb_install_options o;
 	char *models, *incoming; // incoming/install
-	int lock;
+	int lock, base;          // base: the file that a delta copies from
 	struct kb_bundle *bundle;
 	struct kb_partial partial;
 	bool has_partial;
@@ -114,13 +114,16 @@ static int on_root(void *ctx, const struct kb_root *root, const uint8_t *bytes, 
 	return kb_trust_advance(i->o.state, bytes, len, i->now_s, err);
 }
 
+static int on_base(void *ctx, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err);
+static int on_copy(void *ctx, uint64_t offset, uint8_t *ret, size_t len, struct kb_err *err);
 static int on_manifest(
 	void *ctx, const struct kb_manifest *m, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err);
 static int on_data(void *ctx, uint64_t offset, const uint8_t *bytes, size_t len, struct kb_err *err);
 
 static int open_bundle(struct kb_install *i, struct kb_err *err)
 {
-	const struct kb_bundle_events events = {.ctx = i, .root = on_root, .manifest = on_manifest, .data = on_data};
+	const struct kb_bundle_events events = {
+		.ctx = i, .root = on_root, .manifest = on_manifest, .base = on_base, .copy = on_copy, .data = on_data};
 	struct kb_buf root = {0};
 	int r = kb_trust_root(i->o.state, err, &root);
 	if (r == KB_OK)
@@ -153,7 +156,7 @@ int kb_install_begin(const struct kb_install_options *options, struct kb_err *er
 	if (!i)
 		return kb_fail(err, KB_ENOMEM, "out of memory");
 	i->o = *options;
-	i->lock = -1;
+	i->lock = i->base = -1;
 	int r = begin(i, err);
 	if (r) {
 		kb_install_destroy(i);
@@ -171,6 +174,8 @@ void kb_install_destroy(struct kb_install *i)
 	if (i->has_partial)
 		kb_partial_abandon(&i->partial);
 	kb_bundle_destroy(i->bundle);
+	if (i->base >= 0)
+		close(i->base);
 	if (i->lock >= 0)
 		close(i->lock);
 	free(i->piece);
@@ -221,6 +226,41 @@ static int make_room(struct kb_install *i, const char *name, uint64_t need, stru
 		if (r)
 			return r;
 	}
+}
+
+// Before anything is written. Held open from here on: it may go while room is made.
+static int on_base(void *ctx, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err)
+{
+	struct kb_install *i = ctx;
+	char *path = kb_installed_path(i->models, digest), hex[2 * KB_VERITY_HASH + 1];
+	bool is_used = false;
+	kb_hex(digest, KB_VERITY_HASH, hex);
+	int r = path ? kb_installed_is_used(i->o.state, digest, err, &is_used) : kb_fail(err, KB_ENOMEM, "out of memory");
+	if (r == KB_OK && is_used)
+		i->base = open(path, O_RDONLY | O_CLOEXEC);
+	if (r == KB_OK && i->base < 0)
+		r = kb_fail(err, KB_ENOTFOUND,
+			"this is a delta for a box that has the model sha256:%s, which this one has not: install the whole image",
+			hex);
+	free(path);
+	return r;
+}
+
+static int on_copy(void *ctx, uint64_t offset, uint8_t *ret, size_t len, struct kb_err *err)
+{
+	struct kb_install *i = ctx;
+	while (len) {
+		ssize_t n = pread(i->base, ret, len, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return kb_fail(err, n ? KB_EIO : KB_ECORRUPT, "reading the base at byte %" PRIu64 ": %s", offset,
+				n ? strerror(errno) : "it ends there");
+		ret += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return KB_OK;
 }
 
 static int look_at_root(struct kb_install *i, struct kb_err *err)

@@ -170,16 +170,23 @@ int kb_verity_file(
 }
 
 /* see verity.h */
+void kb_verity_hashes(const uint8_t *data, size_t len, uint8_t ret[static KB_VERITY_BLOCK])
+{
+	memset(ret, 0, KB_VERITY_BLOCK);
+	for (size_t at = 0; at < len; at += KB_VERITY_BLOCK)
+		hash_block(data + at, len - at < KB_VERITY_BLOCK ? len - at : KB_VERITY_BLOCK,
+			ret + at / KB_VERITY_BLOCK * KB_VERITY_HASH);
+}
+
+/* see verity.h */
 void kb_verity_group(const uint8_t *data, size_t len, bool is_only, uint8_t ret[static KB_VERITY_HASH])
 {
-	uint8_t block[KB_VERITY_BLOCK] = {0};
+	uint8_t block[KB_VERITY_BLOCK];
 	if (is_only && len <= KB_VERITY_BLOCK) {
 		hash_block(data, len, ret);
 		return;
 	}
-	for (size_t at = 0; at < len; at += KB_VERITY_BLOCK)
-		hash_block(data + at, len - at < KB_VERITY_BLOCK ? len - at : KB_VERITY_BLOCK,
-			block + at / KB_VERITY_BLOCK * KB_VERITY_HASH);
+	kb_verity_hashes(data, len, block);
 	hash_block(block, sizeof block, ret);
 }
 

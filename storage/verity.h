@@ -60,6 +60,8 @@ KB_MUST_CHECK int kb_verity_file(const char *path, const struct kb_progress *pro
 // For reading a file in parallel: the hash of the block of level 1 over at most KB_VERITY_FANOUT blocks of data, or,
 // where the file has no other group and one block at most, of that block.
 void kb_verity_group(const uint8_t *data, size_t len, bool is_only, uint8_t ret[static KB_VERITY_HASH]);
+// The block of level 1 over at most KB_VERITY_FANOUT blocks of data.
+void kb_verity_hashes(const uint8_t *data, size_t len, uint8_t ret[static KB_VERITY_BLOCK]);
 // The root, of the n > 0 hashes of all groups in order. Overwrites them.
 void kb_verity_top(uint8_t *hashes, uint64_t n, uint8_t ret[static KB_VERITY_HASH]);
 

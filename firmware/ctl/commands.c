@@ -59,7 +59,7 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_FIRMWARE] = {"min-firmware", KB_CTL_COUNT, "N", "build: the oldest that can run it (this)", 1, NO_LIMIT},
 	[KB_IMAGE_MEMORY] = {"device-memory", KB_CTL_COUNT, "BYTES", "build: what it needs (the file's size)", 0, NO_LIMIT},
 	[KB_IMAGE_BASE] = {"base", KB_CTL_TEXT, "DIGEST", "build: it is an adapter for this model file", 0, 0},
-	[KB_IMAGE_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build: replace a file of that name", 0, 0},
+	[KB_IMAGE_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build, diff: replace a file of that name", 0, 0},
 	[KB_IMAGE_JSON] = {"json", KB_CTL_FLAG, NULL, "inspect: as JSON", 0, 0},
 	{0},
 };
@@ -148,17 +148,18 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"each says and who signed; exit status 1 where signatures are missing.\ntrust: this box takes the chain's "
 		"newest "
 		"root, the first time on the administrator's word, later only if it follows the one it has; from then on it "
-		"runs "
-		"signed images only. trusted: says which it is.\nWith --export and --import the key "
+		"runs signed images only. trusted: says which it is.\nWith --export and --import the key "
 		"stays on a machine without a network, or in a token that openssl can use.",
 		root_options, 1, 3, kb_ctl_root},
-	{"image", "build MODEL OUT.kbm | sign FILE | verify FILE | inspect FILE", "models as signed images",
+	{"image", "build MODEL OUT.kbm | sign FILE | verify FILE | diff OLD NEW OUT | inspect FILE",
+		"models as signed images",
 		"build: packs a model of the box, or a file NAME.kbm that import made, with manifest and hash tree; the same "
 		"input and SOURCE_DATE_EPOCH give the same bytes. sign: puts a signature into the image, in place. verify: "
-		"reads "
-		"it as a box does that trusts the chain's newest root; - is standard input. inspect: what it says of itself, "
+		"reads it as a box does that trusts the chain's newest root; - is standard input. diff: the image NEW without "
+		"what a "
+		"box with OLD has already; signatures stay valid. inspect: what it says of itself, "
 		"unproven.",
-		image_options, 2, 3, kb_ctl_image},
+		image_options, 2, 4, kb_ctl_image},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "

@@ -254,6 +254,7 @@ static const struct kb_ctl_action actions[] = {
 	{"build", 2, 2, BUILD_OPTIONS, kb_ctl_image_build},
 	{"sign", 1, 1, KB_SIGN_TAKES, sign},
 	{"verify", 1, 1, KB_OPTION(KB_IMAGE_ROOTS), kb_ctl_image_verify},
+	{"diff", 3, 3, KB_OPTION(KB_IMAGE_REPLACE), kb_ctl_image_diff},
 	{"inspect", 1, 1, KB_OPTION(KB_IMAGE_JSON), inspect},
 	{0},
 };

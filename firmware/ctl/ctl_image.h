@@ -4,6 +4,7 @@
 #include "storage/bundle_head.h"
 
 int kb_ctl_image_build(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_image_diff(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image_verify(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 
 // The head of the image at path: free() what *ret_head is, finish ret_bytes. *ret_fd is open for reading (and writing).

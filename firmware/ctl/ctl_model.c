@@ -25,14 +25,14 @@ static void add_json(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct kb_
 	yyjson_mut_val *o = yyjson_mut_arr_add_obj(doc, list);
 	yyjson_mut_obj_add_strcpy(doc, o, "name", m->name);
 	yyjson_mut_obj_add_uint(doc, o, "bytes", m->file_bytes);
-	if (m->error.code) {
-		yyjson_mut_obj_add_strcpy(doc, o, "error", m->error.text);
-		return;
-	}
 	if (m->version)
 		yyjson_mut_obj_add_uint(doc, o, "version", m->version);
 	if (m->previous)
 		yyjson_mut_obj_add_uint(doc, o, "previous_version", m->previous);
+	if (m->error.code) {
+		yyjson_mut_obj_add_strcpy(doc, o, "error", m->error.text);
+		return;
+	}
 	kb_hex(m->total, sizeof m->total, hash);
 	yyjson_mut_obj_add_uint(doc, o, "parameters", m->parameters);
 	yyjson_mut_obj_add_strcpy(doc, o, "architecture", m->arch);

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes bundle.golden: signed images after docs/images.md, signed by openssl, and what a box must say to each. A row of
 tests/unit/storage/bundle_test.c: name, the root that the box trusts (1 or 2), the image without its payload (hex), which
-payload follows (GOOD, OTHER, MIXED: the tree of OTHER with the data of GOOD, NONE), how many bytes are too many, error. The
+payload follows (GOOD, OTHER, MIXED: the tree of OTHER with the data of GOOD, REST: GOOD without the block that a delta
+copies, NONE), how many bytes are too many, error. The
 good payload's byte i is byte_at(i) of verity_test.c; the first row is a good image. Some of the heads are tests/fuzz/corpus/
 bundle too.
 """
@@ -15,7 +16,7 @@ from make_root_golden import MODEL, ROOT, Key, block, root
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CORPUS = os.path.join(HERE, "../fuzz/corpus/bundle")
-SEEDS = ("good", "good, with a new root", "revoked", "signed as another kind of thing", "with room for more signatures")
+SEEDS = ("a delta", "good", "good, with a new root", "revoked", "signed as another kind of thing", "with room for more signatures")
 BLOCK = 4096
 
 
@@ -102,6 +103,17 @@ def main():
         add("with room for more signatures", image(about, [m], room=bytes(300)))
         add("with something in that room", image(about, [m], room=bytes(200) + b"x" + bytes(99)), "KB_EBAD")
         add("encoded in a way of the future", image(about, [m], encoding=77), "KB_EUNSUPPORTED")
+        def delta(*runs, base=b"\xba" * 32, n=None):
+            return (image(about, [m], encoding=1) + b"KBDELTA1" + base + struct.pack("<II", len(runs) if n is None else n, 0) +
+                    b"".join(struct.pack("<QQQ", *r) for r in runs))
+        add("a delta", delta((0, 1, 3)), stream="REST")
+        add("a delta that copies nothing", delta())
+        add("a delta for another base", delta((0, 1, 3), base=bytes(32)), "KB_ENOTFOUND", stream="REST")
+        add("a delta that copies the wrong block", delta((0, 1, 4)), "KB_ECORRUPT", stream="REST")
+        add("a delta that copies beyond the end", delta((0, 2, 3)), "KB_EBAD", stream="REST")
+        add("a delta with the block that is copied", delta((0, 1, 3)), "KB_ECORRUPT")
+        add("a delta without its rest", delta((0, 1, 3)), "KB_EBAD", stream="NONE")
+        add("a delta of endless runs", delta((0, 1, 3), n=1 << 20), "KB_ELIMIT", stream="REST")
         add("no roots", b"KBBUNDL1" + bytes(8) + good[16:], "KB_EBAD")
         add("endless manifest", good[:16 + len(chain[0])] + struct.pack("<II", 1 << 30, 100), "KB_ELIMIT",
             stream="NONE")

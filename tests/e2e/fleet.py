@@ -73,7 +73,7 @@ class Fleet:
 
     def model(self, name, seed=0, **more):
         """An imported model file, unsigned."""
-        file = self.dir / f"{name}-{seed}-{len(more)}.model.kbm"
+        file = self.dir / f"{name}-{seed}-{len(repr(more))}.model.kbm"
         if not file.exists():
             (self.dir / "x.gguf").write_bytes(gguf(seed, **more))
             good("import", self.dir / "x.gguf", "--out", file)

@@ -4,6 +4,8 @@ an error of its own and without a trace on the disk. Prints TAP."""
 import ctypes
 import json
 import os
+import pathlib
+import random
 import re
 import subprocess
 import threading
@@ -161,6 +163,77 @@ def test_rotation(f):
           "expired" in r.err, r.err)
 
 
+def blocks(file):
+    data = file.read_bytes()
+    return [data[i:i + 4096] for i in range(0, len(data), 4096)]
+
+
+def test_delta(f):
+    """A model of twelve matrices of which one is replaced."""
+    layers, shape = list(range(100, 112)), {"rows": 512, "cols": 512}
+    first = f.image("d", 1, seed=90, key="spare", layers=layers, **shape)
+    file = f.model("d", 90, layers=layers[:5] + [999] + layers[6:], **shape, licence="MIT")
+    second = f.image("d", 2, key="spare", file=file)
+    good("model", "install", first)
+    delta = f.dir / "delta.kbm"
+    r = cli("image", "diff", first, second, delta)
+    old = set(blocks(pathlib.Path(good("model", "digest", "d").split()[1])))
+    changed = 4096 * sum(b not in old for b in blocks(file))
+    head = second.read_bytes()
+    head = 4096 * (head.index(b"KBMANIF1") // 4096 + 1)
+    check("image diff: at most 1.1 times what changed, besides the head that every image has", r.returncode == 0 and
+          delta.stat().st_size - head <= 1.1 * changed and changed > 200_000, (r.out, r.err, delta.stat().st_size, changed))
+    data = delta.read_bytes()
+    elsewhere = TMP / "elsewhere"
+    good("root", "trust", f.chain, state=elsewhere)
+    r = cli("model", "install", delta, state=elsewhere)
+    check("on a box without the base: refused, and nothing written", r.returncode == 1 and "install the whole image" in r.err
+          and not list((elsewhere / "models/store").iterdir()) and not list((elsewhere / "models/incoming").glob("install*")),
+          r.err)
+    refused("another image's base", delta, "which this one has not",
+            data.replace(bytes.fromhex(good("model", "digest", "d").split()[0][7:]), bytes(32)))
+    refused("a delta that is cut", delta, "ends at byte", data[:-1])
+    refused("a delta with something behind", delta, "behind the end", data + b"x")
+    r = cli("image", "verify", delta)
+    check("without its base it cannot be read", r.returncode == 1 and "a delta" in r.err, r.err)
+    check("deltas of deltas are not made", cli("image", "diff", delta, second, TMP / "x.kbm").returncode == 1)
+    base = pathlib.Path(good("model", "digest", "d").split()[1])
+    at = base.read_bytes().rindex(blocks(base)[-3])
+    with open(base, "r+b") as out:
+        out.seek(at)
+        byte = out.read(1)
+        out.seek(at)
+        out.write(bytes([byte[0] ^ 1]))
+    r = cli("model", "install", delta)
+    check("a damaged base is found", r.returncode == 1 and "base is damaged" in r.err and active()["d"] == (1, 0), r.err)
+    with open(base, "r+b") as out:
+        out.seek(at)
+        out.write(byte)
+    # The map is not signed: whatever is turned in it, what becomes active is what was signed.
+    rng, runs = random.Random(5), data.index(b"KBDELTA1")
+    taken = 0
+    n = int.from_bytes(data[runs + 40:runs + 44], "little")
+    for _ in range(150):
+        bit = 8 * runs + rng.randrange(8 * (48 + 24 * n))
+        r = cli("model", "install", "-", data=data[:bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1:])
+        taken += r.returncode == 0
+        if r.returncode not in (0, 1) or (r.returncode == 0 and subprocess.run(
+                ["cmp", "-s", good("model", "digest", "d").split()[1], file]).returncode):
+            check("a bit of the map turned", False, (bit, r.err))
+        if r.returncode == 0:
+            good("model", "rollback", "d")
+    check("150 bits of the map turned: refused, or harmless", taken < 20, taken)
+    r = cli("model", "install", "-", data=data)
+    stored = pathlib.Path(good("model", "digest", "d").split()[1])
+    check("the delta is installed, and the model is the new one, byte for byte", r.returncode == 0 and active()["d"] == (2, 1)
+          and stored.read_bytes() == file.read_bytes(), r.err)
+    back = f.image("d", 3, key="spare", seed=90, layers=layers, **shape)
+    good("image", "diff", second, back, delta, "--replace")
+    check("a delta of the file that is there already is nearly nothing", cli("model", "install", delta).returncode == 0 and
+          active()["d"] == (3, 2), active())
+    good("model", "remove", "d")
+
+
 def test_room(f):
     """A disk of a megabyte more than what is there, as a file system of its own."""
     small = TMP / "small"
@@ -235,6 +308,7 @@ def main():
     test_attacks(f)
     test_below_threshold(f)
     test_rotation(f)
+    test_delta(f)
     test_room(f)
     test_two_at_once(f)
     test_remove_and_log(f)

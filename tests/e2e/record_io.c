@@ -51,8 +51,8 @@ static int is_last(void)
 	return kill_at && ++n_done == kill_at;
 }
 
-static void note(enum kind kind, const char *path, const char *second, int is_sync, uint64_t offset,
-	const struct iovec *data, int n)
+static void note(
+	enum kind kind, const char *path, const char *second, int is_sync, uint64_t offset, const struct iovec *data, int n)
 {
 	struct {
 		uint32_t kind, path, second, is_sync;

@@ -1,5 +1,6 @@
 """A model file of a few kilobytes, as GGUF version 3 has it (github.com/ggml-org/ggml/blob/master/docs/gguf.md). It can be
 imported, signed, installed; nothing can run it."""
+import random
 import struct
 
 ALIGN = 32
@@ -11,13 +12,18 @@ def text(s):
     return struct.pack("<Q", len(s)) + s.encode()
 
 
-def gguf(seed=0, rows=64, cols=64, licence="Apache-2.0"):
+def gguf(seed=0, rows=64, cols=64, licence="Apache-2.0", layers=()):
+    """layers: a seed for each of further matrices of the same shape."""
     meta = [("general.architecture", STRING, text("llama")), ("general.name", STRING, text("tiny")),
             ("general.alignment", U32, struct.pack("<I", ALIGN))]
     if licence:
         meta.append(("general.license", STRING, text(licence)))
-    block = lambda i: struct.pack("<e", 0.01) + bytes((seed + i * 7 + k * 13) % 256 for k in range(32))
-    tensors = [("token_embd.weight", Q8_0, (cols, rows), b"".join(block(i) for i in range(rows * cols // 32))),
+
+    def matrix(seed):
+        rng = random.Random(seed)
+        return b"".join(struct.pack("<e", 0.01) + rng.randbytes(32) for _ in range(rows * cols // 32))
+    tensors = [("token_embd.weight", Q8_0, (cols, rows), matrix(seed)),
+               *((f"blk.{i}.attn_q.weight", Q8_0, (cols, rows), matrix(s)) for i, s in enumerate(layers)),
                ("output_norm.weight", F32, (cols,), struct.pack(f"<{cols}f", *([1.0] * cols)))]
     out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(meta))
     out += b"".join(text(k) + struct.pack("<I", t) + v for k, t, v in meta)

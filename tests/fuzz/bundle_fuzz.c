@@ -15,10 +15,24 @@ static int on_manifest(
 	return KB_OK;
 }
 
+static int on_base(void *ctx, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err)
+{
+	(void)ctx;
+	return digest[0] == 0xba ? KB_OK : kb_fail(err, KB_ENOTFOUND, "another base");
+}
+
+static int on_copy(void *ctx, uint64_t offset, uint8_t *ret, size_t len, struct kb_err *err)
+{
+	(void)ctx;
+	memset(ret, (int)(offset >> 12), len);
+	return offset >> 40 ? kb_fail(err, KB_EIO, "beyond the base") : KB_OK;
+}
+
 static int run(const uint8_t *data, size_t size, size_t piece, uint64_t *ret_version)
 {
 	uint8_t root[sizeof FIRST / 2];
-	const struct kb_bundle_events events = {.ctx = ret_version, .manifest = on_manifest};
+	const struct kb_bundle_events events = {
+		.ctx = ret_version, .manifest = on_manifest, .base = on_base, .copy = on_copy};
 	struct kb_bundle *b;
 	struct kb_err err;
 	for (size_t i = 0; i < sizeof root; i++) {

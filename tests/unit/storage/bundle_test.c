@@ -6,7 +6,7 @@
 
 #include "data/bundle.golden"
 
-enum payload { NONE, GOOD, OTHER, MIXED };
+enum payload { NONE, GOOD, OTHER, MIXED, REST };
 #define ROWS
 static const struct {
 	const char *name;
@@ -69,6 +69,10 @@ static uint8_t *image_of(size_t row, size_t *ret_len)
 	size_t at = unhex(golden[row].head, image), payload = at;
 	if (golden[row].payload != NONE)
 		at += stream_of(golden[row].payload == OTHER, image + at);
+	if (golden[row].payload == REST) { // the first block of the data lies in the base
+		memmove(image + payload + KB_VERITY_BLOCK, image + payload + 2 * KB_VERITY_BLOCK, DATA_BYTES - KB_VERITY_BLOCK);
+		at -= KB_VERITY_BLOCK;
+	}
 	if (golden[row].payload == MIXED) {
 		stream_of(1, other);
 		memcpy(image + payload, other, KB_VERITY_BLOCK);
@@ -107,6 +111,24 @@ static int on_manifest(
 	return s->refuse ? kb_fail(err, s->refuse, "refused by the test") : KB_OK;
 }
 
+// The base of the golden deltas: its fourth block is the first of the good payload.
+static int on_base(void *ctx, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err)
+{
+	(void)ctx;
+	for (size_t i = 0; i < KB_VERITY_HASH; i++)
+		if (digest[i] != 0xba)
+			return kb_fail(err, KB_ENOTFOUND, "another base");
+	return KB_OK;
+}
+
+static int on_copy(void *ctx, uint64_t offset, uint8_t *ret, size_t len, struct kb_err *err)
+{
+	(void)ctx, (void)err;
+	for (size_t i = 0; i < len; i++)
+		ret[i] = offset == 3 * KB_VERITY_BLOCK ? byte_at(i) : 0;
+	return KB_OK;
+}
+
 static int on_data(void *ctx, uint64_t offset, const uint8_t *bytes, size_t len, struct kb_err *err)
 {
 	struct seen *s = ctx;
@@ -123,7 +145,8 @@ static int on_data(void *ctx, uint64_t offset, const uint8_t *bytes, size_t len,
 static int read_image(const uint8_t *image, size_t len, size_t piece, int trusts, struct seen *s, struct kb_err *err)
 {
 	uint8_t root[4096];
-	const struct kb_bundle_events events = {s, on_root, on_manifest, on_data};
+	const struct kb_bundle_events events = {
+		.ctx = s, .root = on_root, .manifest = on_manifest, .base = on_base, .copy = on_copy, .data = on_data};
 	struct kb_bundle_policy policy = {.root = root, .firmware = FIRMWARE};
 	struct kb_bundle *b;
 	policy.root_len = unhex(trusts == 1 ? FIRST : SECOND, root);

@@ -1,7 +1,6 @@
 // Digests that two programs of others gave (Debian's fsverity 1.6; tests/e2e/cli_test.py asks it again for whole
 // models), and streams: every block is proven, whatever is changed in them.
 #include "base/hex.h"
-#include "net/x509.h"
 #include "storage/verity.h"
 #include "unit/storage/expect.h"
 #include <stdlib.h>
@@ -218,6 +217,43 @@ static void changes_are_found(void **state)
 	close_stream(&s);
 }
 
+// Every bit of the tree, and 10,000 bits of the data, where a reader meets them; it says where, and the right block is
+// taken afterwards.
+static void no_bit_of_a_larger_stream_may_be_turned(void **state)
+{
+	struct kb_err err = {0};
+	struct stream s;
+	uint32_t random = 1, tried = 0;
+	uint64_t at = 0, data;
+	size_t len;
+	(void)state;
+	open_stream(&s, 300 * KB_VERITY_BLOCK + 77);
+	struct kb_verity_reader *r = malloc(sizeof *r);
+	assert_non_null(r);
+	kb_verity_read(r, s.shape.size, s.root);
+	while ((len = kb_verity_next(r, &data))) {
+		uint8_t *block = s.bytes + at;
+		char offset[32];
+		snprintf(offset, sizeof offset, "byte %llu ", (unsigned long long)at);
+		const uint32_t tries = data == KB_VERITY_TREE ? 8 * KB_VERITY_BLOCK : 34;
+		for (uint32_t i = 0; i < tries; i++) {
+			random = random * 1664525 + 1013904223;
+			const size_t bit = data == KB_VERITY_TREE ? i : (random >> 8) % (8 * len);
+			block[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			if (kb_verity_take(r, block, &err) != KB_ECORRUPT || !strstr(err.text, offset))
+				fail_msg("bit %zu of the block at %llu: %s", bit, (unsigned long long)at, err.text);
+			block[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+		tried += data == KB_VERITY_TREE ? 0 : tries;
+		assert_int_equal(kb_verity_take(r, block, &err), KB_OK);
+		at += len;
+	}
+	assert_true(tried > 10000);
+	assert_int_equal(at, s.shape.stream_bytes);
+	free(r);
+	close_stream(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -225,6 +261,7 @@ int main(void)
 		cmocka_unit_test(digests_are_those_of_fsverity),
 		cmocka_unit_test(streams_are_read),
 		cmocka_unit_test(changes_are_found),
+		cmocka_unit_test(no_bit_of_a_larger_stream_may_be_turned),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
