@@ -32,5 +32,4 @@ bool kb_delta_find(struct kb_delta *d, uint64_t block, uint64_t *ret_source);
 // Whether all of [first, first + n) are copied.
 bool kb_delta_has_all(struct kb_delta *d, uint64_t first, uint64_t n);
 void kb_delta_put(const struct kb_delta_run *run, uint8_t ret[static KB_DELTA_RUN]);
-void kb_delta_put_head(
-	const uint8_t base[static KB_VERITY_HASH], uint32_t n, uint8_t ret[static KB_DELTA_HEAD]);
+void kb_delta_put_head(const uint8_t base[static KB_VERITY_HASH], uint32_t n, uint8_t ret[static KB_DELTA_HEAD]);

@@ -27,7 +27,7 @@ struct side {
 struct maker {
 	struct side old, new;
 	struct kb_partial out;
-	uint64_t at; // written so far
+	uint64_t at;                 // written so far
 	uint64_t *table, table_mask; // 1 + a block of the old one, by its hash
 	struct kb_buf runs;
 	struct kb_delta delta;
@@ -76,7 +76,8 @@ static int read_leaves(struct side *s, struct kb_err *err)
 		return KB_OK;
 	}
 	for (uint64_t i = 0; i < s->shape.blocks[1]; i++) {
-		uint64_t first = i * KB_VERITY_FANOUT, n = blocks - first < KB_VERITY_FANOUT ? blocks - first : KB_VERITY_FANOUT;
+		uint64_t first = i * KB_VERITY_FANOUT,
+				 n = blocks - first < KB_VERITY_FANOUT ? blocks - first : KB_VERITY_FANOUT;
 		int rc = read_block(s, 1, i, sizeof tree, tree, err);
 		if (rc != KB_OK)
 			return rc;

@@ -6,6 +6,7 @@
 #include "storage/partial.h"
 #include "storage/trust.h"
 #include "storage/verity_kernel.h"
+#include "storage/write_behind.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +19,7 @@
 #include <unistd.h>
 
 #define INCOMING "incoming"
-#define WRITE_BYTES (1u << 20)  // at once to the disk
-#define SYNC_BYTES (32u << 20)  // written before the disk is told to begin with it, so that the end is not a long wait
+#define SAY_BYTES (1u << 20)    // between two reports of progress
 #define SPARE_BYTES (16u << 20) // left free: the tables and the log must be written too
 #define STORE_NAME_BYTES (2 * KB_VERITY_HASH + sizeof KB_MODEL_SUFFIX - 1)
 
@@ -34,9 +34,8 @@ struct kb_install {
 	uint8_t digest[KB_VERITY_HASH];
 	uint64_t now_s;
 	bool was_active, is_root_expired;
-	uint8_t *piece; // WRITE_BYTES of the payload from piece_at on
-	size_t piece_len;
-	uint64_t piece_at, synced_at;
+	struct kb_write_behind *writer;
+	uint64_t done, said; // bytes of the model that have come, and up to where that was said
 	struct kb_err failed;
 };
 
@@ -138,8 +137,7 @@ static int open_bundle(struct kb_install *i, struct kb_err *err)
 static int begin(struct kb_install *i, struct kb_err *err)
 {
 	i->models = strdup(i->o.models);
-	i->piece = malloc(WRITE_BYTES);
-	if (!i->models || !i->piece || asprintf(&i->incoming, "%s/" INCOMING "/install", i->models) < 0)
+	if (!i->models || asprintf(&i->incoming, "%s/" INCOMING "/install", i->models) < 0)
 		return kb_fail(err, KB_ENOMEM, "out of memory");
 	int r = make_directory(i->models, INCOMING, err);
 	r = r ? r : make_directory(i->models, KB_STORE, err);
@@ -171,6 +169,7 @@ void kb_install_destroy(struct kb_install *i)
 {
 	if (!i)
 		return;
+	kb_write_behind_destroy(i->writer);
 	if (i->has_partial)
 		kb_partial_abandon(&i->partial);
 	kb_bundle_destroy(i->bundle);
@@ -178,7 +177,6 @@ void kb_install_destroy(struct kb_install *i)
 		close(i->base);
 	if (i->lock >= 0)
 		close(i->lock);
-	free(i->piece);
 	free(i->incoming);
 	free(i->models);
 	free(i);
@@ -291,50 +289,23 @@ static int on_manifest(
 	if (r)
 		return r;
 	i->has_partial = true;
+	r = kb_write_behind_begin(i->partial.fd, i->partial.path, err, &i->writer);
+	if (r)
+		return r;
 	r = i->o.on_manifest ? i->o.on_manifest(i->o.ctx, m) : KB_OK;
 	return r ? kb_fail(err, r, "stopped on request") : KB_OK;
-}
-
-static bool is_zero(const uint8_t *p, size_t len)
-{
-	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
-}
-
-static int write_piece(struct kb_install *i, struct kb_err *err)
-{
-	const uint8_t *p = i->piece;
-	uint64_t at = i->piece_at;
-	size_t len = i->piece_len && is_zero(p, i->piece_len) ? 0 : i->piece_len; // holes stay holes
-	while (len) {
-		ssize_t n = pwrite(i->partial.fd, p, len, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return kb_fail(err, kb_err_from_errno(errno), "writing %s at byte %" PRIu64 ": %s", i->partial.path, at,
-				strerror(errno));
-		p += n;
-		len -= (size_t)n;
-		at += (uint64_t)n;
-	}
-	i->piece_at += i->piece_len;
-	i->piece_len = 0;
-	if (i->piece_at - i->synced_at >= SYNC_BYTES) {
-		(void)sync_file_range(
-			i->partial.fd, (off_t)i->synced_at, (off_t)(i->piece_at - i->synced_at), SYNC_FILE_RANGE_WRITE);
-		i->synced_at = i->piece_at;
-	}
-	if (i->o.on_data)
-		i->o.on_data(i->o.ctx, i->piece_at, i->manifest.payload_bytes);
-	return KB_OK;
 }
 
 static int on_data(void *ctx, uint64_t offset, const uint8_t *bytes, size_t len, struct kb_err *err)
 {
 	struct kb_install *i = ctx;
-	(void)offset; // in order
-	memcpy(i->piece + i->piece_len, bytes, len);
-	i->piece_len += len;
-	return i->piece_len + KB_VERITY_BLOCK > WRITE_BYTES ? write_piece(i, err) : KB_OK;
+	int r = kb_write_behind_put(i->writer, bytes, len, err);
+	i->done = offset + len;
+	if (r == KB_OK && i->o.on_data && (i->done - i->said >= SAY_BYTES || i->done == i->manifest.payload_bytes)) {
+		i->said = i->done;
+		i->o.on_data(i->o.ctx, i->done, i->manifest.payload_bytes);
+	}
+	return r;
 }
 
 static int say_failure(struct kb_install *i)
@@ -376,10 +347,8 @@ static int put_in_place(struct kb_install *i, struct kb_err *err, bool *ret_has_
 	struct kb_image *image = NULL;
 	char *path = kb_installed_path(i->models, i->digest);
 	int r = path ? KB_OK : kb_fail(err, KB_ENOMEM, "out of memory");
-	if (r == KB_OK && i->piece_len)
-		r = write_piece(i, err);
-	if (r == KB_OK && ftruncate(i->partial.fd, (off_t)i->manifest.payload_bytes))
-		r = kb_fail(err, kb_err_from_errno(errno), "writing %s: %s", i->partial.path, strerror(errno));
+	if (r == KB_OK)
+		r = kb_write_behind_end(i->writer, err);
 	if (r == KB_OK) {
 		r = kb_image_open(i->partial.path, err, &image); // signed, but is it a model?
 		kb_image_close(image);

@@ -1,5 +1,5 @@
-// The list of copied blocks: what is written is read, lookups agree with looking at every run, and lists that are out of
-// order or reach beyond the file are refused.
+// The list of copied blocks: what is written is read, lookups agree with looking at every run, and lists that are out
+// of order or reach beyond the file are refused.
 #include "storage/delta.h"
 #include "unit/storage/expect.h"
 
@@ -73,15 +73,13 @@ static void bad_lists_are_refused(void **state)
 		struct kb_delta_run run[2];
 		int code;
 	} rows[] = {
-		{{{0, 5, 9}, {5, 5, 0}}, KB_OK},
-		{{{0, 5, 9}, {6, 4, 0}}, KB_OK},
-		{{{0, 5, 9}, {4, 5, 0}}, KB_EBAD},                              // overlap
-		{{{5, 5, 9}, {0, 5, 0}}, KB_EBAD},                              // order
-		{{{0, 0, 9}, {5, 5, 0}}, KB_EBAD},                              // empty
-		{{{0, 5, 9}, {5, 6, 0}}, KB_EBAD},                              // beyond the end
-		{{{0, 5, 9}, {5, UINT64_MAX, 0}}, KB_EBAD},                     // and around
-		{{{0, 5, UINT64_MAX - 2}, {5, 5, 0}}, KB_EBAD},                 // in the base
-		{{{UINT64_MAX, 5, 9}, {5, 5, 0}}, KB_EBAD},                     //
+		{{{0, 5, 9}, {5, 5, 0}}, KB_OK}, {{{0, 5, 9}, {6, 4, 0}}, KB_OK}, {{{0, 5, 9}, {4, 5, 0}}, KB_EBAD}, // overlap
+		{{{5, 5, 9}, {0, 5, 0}}, KB_EBAD},                                                                   // order
+		{{{0, 0, 9}, {5, 5, 0}}, KB_EBAD},                                                                   // empty
+		{{{0, 5, 9}, {5, 6, 0}}, KB_EBAD},                                    // beyond the end
+		{{{0, 5, 9}, {5, UINT64_MAX, 0}}, KB_EBAD},                           // and around
+		{{{0, 5, UINT64_MAX - 2}, {5, 5, 0}}, KB_EBAD},                       // in the base
+		{{{UINT64_MAX, 5, 9}, {5, 5, 0}}, KB_EBAD},                           //
 		{{{0, 5, KB_VERITY_SIZE_MAX / KB_VERITY_BLOCK}, {5, 5, 0}}, KB_EBAD}, //
 	};
 	struct kb_err err = {0};
