@@ -21,6 +21,7 @@ struct kb_client {
 	char serial[33];              // hexadecimal
 	int64_t created_s, revoked_s; // seconds since 1970; revoked_s 0: not revoked
 	bool has_bearer;
+	bool is_admin;           // may install models over the API
 	uint8_t bearer_hash[32]; // SHA-256 of the key; the key itself is stored nowhere
 };
 

@@ -1,6 +1,6 @@
 // The admin socket's endpoints: pairing, clients, bearer keys, status. Bodies are small JSON objects.
-//   POST /admin/pair            {name, csr} -> {name, certificate, ca, fingerprint, serial}
-//   GET  /admin/clients         -> {clients: [{name, fingerprint, serial, created_s, revoked_s, has_bearer}]}
+//   POST /admin/pair            {name, csr, admin} -> {name, certificate, ca, fingerprint, serial}
+//   GET  /admin/clients         -> {clients: [{name, fingerprint, serial, created_s, revoked_s, has_bearer, is_admin}]}
 //   POST /admin/clients/revoke  {name | fingerprint} -> {revoked: [fingerprint], cut: connections}
 //   POST /admin/bearer          {name | fingerprint} -> {name, key}
 //   GET  /admin/status          -> the daemon, its models and engines
@@ -48,13 +48,13 @@ static int status_of(int code)
 																		 : 500;
 }
 
-static void pair(struct kb_conn *c, const char *name, const char *csr)
+static void pair(struct kb_conn *c, const char *name, const char *csr, bool is_admin)
 {
 	struct kb_daemon *d = c->daemon;
 	struct kb_buf cert = {0}, body = {0};
 	struct kb_json j = {.out = &body};
 	struct kb_err err;
-	struct kb_client client = {.created_s = time(NULL)};
+	struct kb_client client = {.created_s = time(NULL), .is_admin = is_admin};
 	struct kb_x509_ca ca = {kb_buf_cstr(&d->ca_key), kb_buf_cstr(&d->ca_cert)};
 	int r = kb_x509_issue_client(&ca, csr, name, &cert, client.fingerprint, client.serial, &err);
 	if (r == 0) {
@@ -90,7 +90,7 @@ void kb_handle_admin_pair(struct kb_conn *c)
 	else if (strlen(csr) >= KB_X509_PEM_MAX)
 		kb_reply_error(c, 413, NULL, "csr", "the signing request is too large");
 	else
-		pair(c, name, csr);
+		pair(c, name, csr, yyjson_get_bool(yyjson_obj_get(yyjson_doc_get_root(doc), "admin")));
 	yyjson_doc_free(doc);
 }
 
@@ -102,9 +102,10 @@ static int print_client(void *ctx, const struct kb_client *client)
 	kb_json_raw(j, j->out->data[j->out->len - 1] == '[' ? "{\"name\":" : ",{\"name\":");
 	kb_json_cstr(j, client->name);
 	kb_json_printf(j,
-		",\"fingerprint\":\"%s\",\"serial\":\"%s\",\"created_s\":%lld,\"revoked_s\":%lld,\"has_bearer\":%s}",
+		",\"fingerprint\":\"%s\",\"serial\":\"%s\",\"created_s\":%lld,\"revoked_s\":%lld,\"has_bearer\":%s,\"is_"
+		"admin\":%s}",
 		fingerprint, client->serial, (long long)client->created_s, (long long)client->revoked_s,
-		client->has_bearer ? "true" : "false");
+		client->has_bearer ? "true" : "false", client->is_admin ? "true" : "false");
 	return j->error;
 }
 

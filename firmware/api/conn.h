@@ -90,3 +90,7 @@ void kb_handle_admin_revoke(struct kb_conn *c);
 void kb_handle_admin_bearer(struct kb_conn *c);
 void kb_handle_admin_status(struct kb_conn *c);
 void kb_handle_admin_reload(struct kb_conn *c);
+void kb_handle_upload_begin(struct kb_conn *c); // upload.c
+void kb_handle_upload_offset(struct kb_conn *c);
+void kb_handle_upload_piece(struct kb_conn *c);
+void kb_handle_upload_cancel(struct kb_conn *c);

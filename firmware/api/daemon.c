@@ -115,6 +115,7 @@ static void on_tick(uv_timer_t *t)
 	for (struct kb_conn *c = d->conns; c; c = c->next)
 		kb_conn_tick(c, now);
 	kb_pool_tick(d, now);
+	kb_upload_tick(d, now);
 	if (d->is_stopping && (now >= d->stop_by_ms || d->n_conns == 0))
 		close_all(d);
 }
@@ -192,6 +193,7 @@ void kb_daemon_close(struct kb_daemon *d)
 	uv_loop_close(&d->loop);
 	for (int i = 0; i < KB_LISTENERS; i++)
 		kb_tls_config_destroy(d->listeners[i].tls);
+	kb_upload_finish(d);
 	kb_state_close(d->state);
 	kb_wipe(&d->ca_key);
 	kb_buf_finish(&d->ca_cert);

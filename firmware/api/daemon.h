@@ -56,6 +56,7 @@ struct kb_daemon {
 	struct kb_engine_options engine_options;
 	struct kb_engine engines[KB_ENGINES_MAX]; // a free one has an empty model
 	char cache_dir[512], models_dir[512], admin_path[512];
+	struct kb_upload *upload; // upload.c; NULL: none yet
 	struct kb_metrics metrics;
 	struct kb_limiter limiter;
 	uint64_t started_ms, stop_by_ms, warned_ms;
@@ -93,6 +94,10 @@ void kb_pool_tick(struct kb_daemon *d, uint64_t now_ms);
 void kb_pool_reload(struct kb_daemon *d); // rescans; idle engines whose image changed leave
 void kb_pool_stop(struct kb_daemon *d);
 void kb_pool_gauges(const struct kb_daemon *d, struct kb_gauges *ret);
+
+// upload.c
+void kb_upload_tick(struct kb_daemon *d, uint64_t now_ms);
+void kb_upload_finish(struct kb_daemon *d); // once the loop has ended
 
 // notify.c: "READY=1" and the like to the service manager, where there is one (sd_notify(3)).
 void kb_notify(const char *text);

@@ -28,6 +28,10 @@
 #define KB_PING_COMMENT_MS 10000        // ": ping" in a silent event stream
 #define KB_REPLY_MAX (64u << 20)        // a whole answer: 8 choices with 20 logprobs a token
 
+// --- uploads of images
+#define KB_UPLOAD_IDLE_MS 600000     // nothing came for so long: it is given up, and the disk is free again
+#define KB_UPLOAD_TAKE_OVER_MS 60000 // after so long another one may begin in its place
+
 // --- a client (see --client-requests, --client-rate)
 #define KB_CLIENT_REQUESTS_DEFAULT 16u // generations at once
 #define KB_CLIENT_RATE_DEFAULT 20u     // requests a second, twice that in a burst

@@ -10,12 +10,13 @@
 
 #define ON_API (1u << KB_LISTEN_MUTUAL | 1u << KB_LISTEN_BEARER)
 #define ON_ADMIN (1u << KB_LISTEN_ADMIN)
+#define ON_UPLOAD (ON_ADMIN | 1u << KB_LISTEN_MUTUAL) // upload.c asks who it is
 
 static const struct route {
 	const char *method, *path; // a path that ends in "/" takes one more segment
 	unsigned where;
 	enum kb_endpoint endpoint;
-	bool has_body;
+	bool has_body; // of JSON
 	void (*handle)(struct kb_conn *c);
 } routes[] = {
 	{"GET", "/v1/models", ON_API, KB_ENDPOINT_MODELS, false, kb_handle_models},
@@ -30,6 +31,10 @@ static const struct route {
 	{"POST", "/admin/bearer", ON_ADMIN, KB_ENDPOINT_ADMIN, true, kb_handle_admin_bearer},
 	{"GET", "/admin/status", ON_ADMIN, KB_ENDPOINT_ADMIN, false, kb_handle_admin_status},
 	{"POST", "/admin/reload", ON_ADMIN, KB_ENDPOINT_ADMIN, false, kb_handle_admin_reload},
+	{"POST", "/admin/uploads", ON_UPLOAD, KB_ENDPOINT_ADMIN, true, kb_handle_upload_begin},
+	{"GET", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_offset},
+	{"PATCH", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_piece},
+	{"DELETE", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_cancel},
 };
 
 static bool is_path(const struct route *r, struct kb_str path)

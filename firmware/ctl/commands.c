@@ -67,6 +67,7 @@ static const struct kb_ctl_option pair_options[] = {
 	[KB_PAIR_NAME] = {"name", KB_CTL_TEXT, "NAME", "the client's name (else user@machine)", 0, 0},
 	[KB_PAIR_OUT] = {"out", KB_CTL_TEXT, "DIR", "where the files go (else --client)", 0, 0},
 	[KB_PAIR_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "replace a certificate that is there already", 0, 0},
+	[KB_PAIR_ADMIN] = {"admin", KB_CTL_FLAG, NULL, "it may also install models over the network", 0, 0},
 	{0},
 };
 static const struct kb_ctl_option clients_options[] = {
@@ -126,7 +127,7 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"kinds that the report calls re-quantised. A file that is cut, damaged or hostile gives an error that names "
 		"the place and leaves nothing behind.",
 		import_options, 1, 1, kb_ctl_import},
-	{"model", "list | show NAME | verify NAME | digest NAME | remove NAME | install FILE | rollback NAME",
+	{"model", "list | show NAME | verify NAME | digest NAME | remove NAME | install FILE | rollback NAME | upload FILE",
 		"the box's models",
 		"list: names, sizes, kinds. show: metadata of one. verify: reads all of it and compares it with its hashes. "
 		"digest: what fs-verity measures of the file, as `fsverity digest` prints it. "
@@ -134,8 +135,9 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"install: a signed image, from a file or, with -, from standard input; it is verified as it is read, and "
 		"becomes "
 		"active whole or not at all. rollback: the version before is active again. Both are for boxes that trust a "
-		"root "
-		"(kotobako root trust).",
+		"root (kotobako root trust). upload: a signed image over the network to the box that this client is paired "
+		"with, "
+		"as its administrator (pair --admin); one that was cut goes on where it was.",
 		model_options, 1, 2, kb_ctl_model},
 	{"key", "new FILE | show FILE", "keys that sign roots and images",
 		"new: a private key in FILE (0600, PEM) and the public one in FILE.pub. show: curve and id of either; openssl "

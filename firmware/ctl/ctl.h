@@ -96,7 +96,7 @@ enum {
 	KB_IMAGE_REPLACE,
 	KB_IMAGE_JSON,
 };
-enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE };
+enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE, KB_PAIR_ADMIN };
 enum { KB_CLIENTS_JSON };
 enum { KB_STATUS_JSON };
 // The first ones are also chat's.

@@ -239,6 +239,7 @@ static const struct kb_ctl_action actions[] = {
 	{"remove", 1, 1, 0, remove_model},
 	{"install", 1, 1, KB_OPTION(KB_MODEL_KEEP), kb_ctl_install},
 	{"rollback", 1, 1, 0, kb_ctl_rollback},
+	{"upload", 1, 1, 0, kb_ctl_upload},
 	{0},
 };
 

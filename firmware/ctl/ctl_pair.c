@@ -12,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-// {"name": name, "csr": csr}; csr may be NULL. free() it.
-static char *pair_body(const char *name, const char *csr)
+// {"name": name, "csr": csr, "admin": true}; csr may be NULL. free() it.
+static char *pair_body(const char *name, const char *csr, bool is_admin)
 {
 	yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
 	yyjson_mut_val *o = yyjson_mut_obj(doc);
@@ -21,6 +21,8 @@ static char *pair_body(const char *name, const char *csr)
 	yyjson_mut_obj_add_str(doc, o, "name", name);
 	if (csr)
 		yyjson_mut_obj_add_str(doc, o, "csr", csr);
+	if (is_admin)
+		yyjson_mut_obj_add_bool(doc, o, "admin", true);
 	char *text = yyjson_mut_write(doc, 0, NULL);
 	yyjson_mut_doc_free(doc);
 	return text;
@@ -71,11 +73,11 @@ static bool is_paired(const char *directory)
 
 // The daemon's part, then the files; box.json last: it is what the other subcommands look for.
 static int certify(const struct kb_ctl *ctl, const char *directory, const char *name, const struct kb_ctl_where *where,
-	const char *key, const char *csr)
+	const char *key, const char *csr, bool is_admin)
 {
 	struct kb_http_client *admin = NULL;
 	yyjson_doc *doc = NULL;
-	char *body = pair_body(name, csr), *box = NULL;
+	char *body = pair_body(name, csr, is_admin), *box = NULL;
 	int status = body ? kb_ctl_admin_open(ctl, &admin) : kb_ctl_fail(KB_CTL_FAILED, "out of memory");
 	if (status == 0)
 		status = kb_ctl_call(admin, "POST", "/admin/pair", body, &doc);
@@ -159,7 +161,8 @@ int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 		r = kb_x509_make_csr(name, &key, &csr, &err);
 	status = KB_CTL_FAILED;
 	if (r == 0 && kb_buf_cstr(&key) && kb_buf_cstr(&csr))
-		status = certify(ctl, directory, name, &where, (const char *)key.data, (const char *)csr.data);
+		status = certify(ctl, directory, name, &where, (const char *)key.data, (const char *)csr.data,
+			args->option[KB_PAIR_ADMIN].is_set);
 	else
 		kb_ctl_fail(status, "%s", r ? err.text : "out of memory");
 	kb_wipe(&key);
@@ -170,7 +173,7 @@ int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 static int admin_call(struct kb_ctl *ctl, const char *method, const char *path, const char *name, yyjson_doc **ret)
 {
 	struct kb_http_client *admin = NULL;
-	char *body = name ? pair_body(name, NULL) : NULL;
+	char *body = name ? pair_body(name, NULL, false) : NULL;
 	if (name && !body)
 		return kb_ctl_fail(KB_CTL_FAILED, "out of memory, or the name is not UTF-8");
 	int status = kb_ctl_admin_open(ctl, &admin);
@@ -214,10 +217,11 @@ int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 			const char *name = yyjson_get_str(yyjson_obj_get(c, "name"));
 			const char *fingerprint = yyjson_get_str(yyjson_obj_get(c, "fingerprint"));
 			bool is_revoked = number(c, "revoked_s") > 0;
-			printf("%-32s %.16s  paired %s%s%s%s\n", name ? name : "?", fingerprint ? fingerprint : "?",
+			printf("%-32s %.16s  paired %s%s%s%s%s\n", name ? name : "?", fingerprint ? fingerprint : "?",
 				day(number(c, "created_s"), created), is_revoked ? "  revoked " : "",
 				is_revoked ? day(number(c, "revoked_s"), revoked) : "",
-				yyjson_get_bool(yyjson_obj_get(c, "has_bearer")) ? "  bearer key" : "");
+				yyjson_get_bool(yyjson_obj_get(c, "has_bearer")) ? "  bearer key" : "",
+				yyjson_get_bool(yyjson_obj_get(c, "is_admin")) ? "  administrator" : "");
 		}
 	}
 	yyjson_doc_free(doc);

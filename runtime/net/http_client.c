@@ -304,7 +304,10 @@ static int put_request(const struct kb_http_client *c, const struct kb_http_call
 	if (r == 0 && c->bearer)
 		r = kb_buf_printf(out, "Authorization: Bearer %s\r\n", c->bearer);
 	if (r == 0 && call->body)
-		r = kb_buf_printf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\n", call->body_len);
+		r = kb_buf_printf(out, "Content-Type: %s\r\nContent-Length: %zu\r\n",
+			call->content_type ? call->content_type : "application/json", call->body_len);
+	if (r == 0 && call->headers)
+		r = kb_buf_puts(out, call->headers);
 	if (r == 0)
 		r = kb_buf_puts(out, "\r\n");
 	return r == 0 && call->body ? kb_buf_append(out, call->body, call->body_len) : r;

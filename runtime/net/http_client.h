@@ -20,10 +20,12 @@ struct kb_http_target {
 
 struct kb_http_call {
 	const char *method, *path; // "GET", "/v1/models"
-	const void *body;          // sent as application/json; NULL: none
+	const void *body;          // NULL: none
 	size_t body_len;
-	int connect_ms; // 0: 5,000. Connecting and TLS handshake
-	int idle_ms;    // 0: 600,000. Longest silence while waiting for (more of) the answer
+	const char *content_type; // NULL: application/json
+	const char *headers;      // further lines, each with its CR LF; NULL: none
+	int connect_ms;           // 0: 5,000. Connecting and TLS handshake
+	int idle_ms;              // 0: 600,000. Longest silence while waiting for (more of) the answer
 	// Looked at at least every 100 ms and whenever a signal interrupts: non-zero ends the call with KB_ECANCELLED and
 	// closes the connection (the box then cancels the request). May be NULL.
 	const volatile sig_atomic_t *interrupt;

@@ -88,13 +88,13 @@ class Box:
         return r.status, json.loads(data) if "json" in r.getheader("Content-Type", "") else data.decode()
 
     # A key by openssl, a certificate by the box. Returns the directory of ca.pem, cert.pem, key.pem.
-    def pair(self, name):
+    def pair(self, name, **more):
         d = TMP / f"client-{name}"
         d.mkdir(exist_ok=True)
         subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                         "-keyout", d / "key.pem", "-out", d / "csr.pem", "-subj", "/CN=whatever"],
                        check=True, capture_output=True)
-        status, r = self.admin("POST", "/admin/pair", {"name": name, "csr": (d / "csr.pem").read_text()})
+        status, r = self.admin("POST", "/admin/pair", {"name": name, "csr": (d / "csr.pem").read_text(), **more})
         if status != 200:
             raise RuntimeError(str(r))
         (d / "cert.pem").write_text(r["certificate"])
