@@ -169,6 +169,7 @@ test-inputs: release
 	$(Q)$(MAKE) --no-print-directory config=release $(MODELS) build/release/test/fake_engine build/release/test/record_io.so
 	$(Q)tests/data/fetch_llama_vocab.sh
 	$(Q)tests/e2e/venv.sh openai tests/e2e/requirements.txt
+	$(Q)tests/e2e/venv.sh seal tests/e2e/seal.txt
 
 # The tests: unit tests with sanitizers, then whole programs as built for release. Heavier: check-full.
 E2E := $(sort $(wildcard tests/e2e/*_test.sh tests/e2e/*_test.py))

@@ -1,5 +1,6 @@
 // Signed images over the API, in pieces, so that an upload that was cut goes on where it was. After the IETF's draft on
-// resumable uploads (draft-ietf-httpbis-resumable-upload): PATCH with Upload-Offset, the last piece with Upload-Complete.
+// resumable uploads (draft-ietf-httpbis-resumable-upload): PATCH with Upload-Offset, the last piece with
+// Upload-Complete.
 //   POST   /admin/uploads         {digest} -> {digest, offset}; of the model, 64 hexadecimal digits
 //   GET    /admin/uploads/DIGEST  -> {digest, offset}
 //   PATCH  /admin/uploads/DIGEST  Upload-Offset: N, Content-Type: application/partial-upload -> {digest, offset}
@@ -115,7 +116,8 @@ static struct kb_upload *named(struct kb_conn *c)
 	path.data += sizeof prefix - 1;
 	path.len -= sizeof prefix - 1;
 	if (!u || !u->install || path.len != DIGEST_CHARS || memcmp(path.data, u->digest, DIGEST_CHARS) != 0) {
-		kb_reply_error(c, 404, "upload_not_found", "digest", "no such upload is under way; POST /admin/uploads begins one");
+		kb_reply_error(
+			c, 404, "upload_not_found", "digest", "no such upload is under way; POST /admin/uploads begins one");
 		return NULL;
 	}
 	if (u->is_busy) {

@@ -25,6 +25,7 @@ static const struct kb_ctl_option model_options[] = {
 	[KB_MODEL_JSON] = {"json", KB_CTL_FLAG, NULL, "list as JSON", 0, 0},
 	[KB_MODEL_KEEP] = {"keep-previous", KB_CTL_FLAG, NULL, "install: fail rather than drop previous versions for room",
 		0, 0},
+	[KB_MODEL_KEY] = {"key", KB_CTL_TEXT, "KEY.pem", "install: opens sealed images (STATE/unseal.pem)", 0, 0},
 	{0},
 };
 static const struct kb_ctl_option key_options[] = {
@@ -33,7 +34,7 @@ static const struct kb_ctl_option key_options[] = {
 };
 
 #define SIGN_OPTIONS                                                                                              \
-	[KB_SIGN_KEY] = {"key", KB_CTL_TEXT, "KEY.pem", "sign: the private key", 0, 0},                               \
+	[KB_SIGN_KEY] = {"key", KB_CTL_TEXT, "KEY.pem", "sign, unseal: the private key", 0, 0},                       \
 	[KB_SIGN_EXPORT] = {"export", KB_CTL_TEXT, "FILE", "sign: write what is to be signed elsewhere", 0, 0},       \
 	[KB_SIGN_IMPORT] = {"import", KB_CTL_TEXT, "SIGNATURE.der", "sign: take the signature made elsewhere", 0, 0}, \
 	[KB_SIGN_PUBLIC] = {"public", KB_CTL_TEXT, "KEY.pub", "sign: whose that signature is", 0, 0}
@@ -61,6 +62,7 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_BASE] = {"base", KB_CTL_TEXT, "DIGEST", "build: it is an adapter for this model file", 0, 0},
 	[KB_IMAGE_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build, diff: replace a file of that name", 0, 0},
 	[KB_IMAGE_JSON] = {"json", KB_CTL_FLAG, NULL, "inspect: as JSON", 0, 0},
+	[KB_IMAGE_TO] = {"to", KB_CTL_TEXT, "KEY.pub,...", "seal: whose boxes may read it", 0, 0},
 	{0},
 };
 static const struct kb_ctl_option pair_options[] = {
@@ -153,14 +155,16 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"runs signed images only. trusted: says which it is.\nWith --export and --import the key "
 		"stays on a machine without a network, or in a token that openssl can use.",
 		root_options, 1, 3, kb_ctl_root},
-	{"image", "build MODEL OUT.kbm | sign FILE | verify FILE | diff OLD NEW OUT | inspect FILE",
+	{"image",
+		"build MODEL OUT.kbm | sign FILE | verify FILE | diff OLD NEW OUT | "
+		"inspect FILE | seal FILE OUT | unseal FILE OUT",
 		"models as signed images",
 		"build: packs a model of the box, or a file NAME.kbm that import made, with manifest and hash tree; the same "
 		"input and SOURCE_DATE_EPOCH give the same bytes. sign: puts a signature into the image, in place. verify: "
 		"reads it as a box does that trusts the chain's newest root; - is standard input. diff: the image NEW without "
 		"what a "
 		"box with OLD has already; signatures stay valid. inspect: what it says of itself, "
-		"unproven.",
+		"unproven. seal: puts a coat around it that only holders of these keys can take off; unseal takes it off.",
 		image_options, 2, 4, kb_ctl_image},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "

@@ -77,7 +77,7 @@ int kb_ctl_doctor(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 
 // Options of each subcommand; the enums beside them name the places.
 enum { KB_IMPORT_NAME, KB_IMPORT_OUT, KB_IMPORT_REPLACE };
-enum { KB_MODEL_JSON, KB_MODEL_KEEP };
+enum { KB_MODEL_JSON, KB_MODEL_KEEP, KB_MODEL_KEY };
 enum { KB_AUDIT_JSON, KB_AUDIT_SINCE };
 enum { KB_KEY_CURVE };
 // How something is signed, first in the tables of root and image.
@@ -95,6 +95,7 @@ enum {
 	KB_IMAGE_BASE,
 	KB_IMAGE_REPLACE,
 	KB_IMAGE_JSON,
+	KB_IMAGE_TO,
 };
 enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE, KB_PAIR_ADMIN };
 enum { KB_CLIENTS_JSON };

@@ -1,4 +1,4 @@
-// kotobako image build|sign|verify|inspect: models as signed images.
+// kotobako image sign|inspect, and the table of all that is done with signed images.
 #include "firmware/ctl/ctl_image.h"
 #include "base/hex.h"
 #include "firmware/ctl/chain_file.h"
@@ -254,6 +254,8 @@ static const struct kb_ctl_action actions[] = {
 	{"build", 2, 2, BUILD_OPTIONS, kb_ctl_image_build},
 	{"sign", 1, 1, KB_SIGN_TAKES, sign},
 	{"verify", 1, 1, KB_OPTION(KB_IMAGE_ROOTS), kb_ctl_image_verify},
+	{"seal", 2, 2, KB_OPTION(KB_IMAGE_TO), kb_ctl_image_seal},
+	{"unseal", 2, 2, KB_OPTION(KB_SIGN_KEY), kb_ctl_image_unseal},
 	{"diff", 3, 3, KB_OPTION(KB_IMAGE_REPLACE), kb_ctl_image_diff},
 	{"inspect", 1, 1, KB_OPTION(KB_IMAGE_JSON), inspect},
 	{0},

@@ -6,7 +6,9 @@
 #include "base/version.h"
 #include "firmware/ctl/box.h"
 #include "firmware/ctl/progress.h"
+#include "net/x509.h"
 #include "storage/install.h"
+#include "storage/seal.h"
 #include "storage/store.h"
 #include "storage/trust.h"
 
@@ -73,21 +75,68 @@ static void on_data(void *ctx, uint64_t done, uint64_t total)
 	kb_ctl_progress_step(ctx, done, total, "installing", kb_clock_ms());
 }
 
-static int feed(int fd, const char *path, struct kb_install *install, struct kb_err *err)
+// What comes in: an image, or a sealed one that is opened on the way.
+struct source {
+	int fd;
+	const char *path, *key_path; // key_path: of the key that opens what is sealed
+	struct kb_install *install;
+	struct kb_unseal *unseal; // NULL: not sealed
+};
+
+static int on_unsealed(void *ctx, const uint8_t *bytes, size_t len, struct kb_err *err)
+{
+	struct source *s = ctx;
+	return kb_install_feed(s->install, bytes, len, err);
+}
+
+// Its first bytes say whether it is sealed.
+static int look(struct source *s, const uint8_t *bytes, size_t len, struct kb_err *err)
+{
+	struct kb_buf pem = {0};
+	if (!kb_seal_is(bytes, len))
+		return KB_OK;
+	int r = kb_ctl_read_file(s->key_path, &pem, err);
+	if (r)
+		return kb_err_wrap(err, "it is sealed, and there is no key to open it (--key): ");
+	r = kb_unseal_begin((const char *)pem.data, on_unsealed, s, err, &s->unseal);
+	kb_wipe(&pem);
+	return r;
+}
+
+static ssize_t read_first(int fd, uint8_t *piece, size_t len)
+{
+	size_t have = 0;
+	ssize_t n = 1;
+	while (n != 0 && have < len) {
+		n = read(fd, piece + have, len - have);
+		if (n < 0 && errno != EINTR)
+			return -1;
+		have += n > 0 ? (size_t)n : 0;
+	}
+	return (ssize_t)have;
+}
+
+static int feed(struct source *s, struct kb_err *err)
 {
 	uint8_t *piece = malloc(READ_BYTES);
-	ssize_t n = 1;
 	int r = piece ? KB_OK : kb_fail(err, KB_ENOMEM, "out of memory");
+	ssize_t n = r == KB_OK ? read_first(s->fd, piece, 8) : 0; // a pipe may give less at first
+	r = r || n <= 0 ? r : look(s, piece, (size_t)n, err);
 	while (r == KB_OK && n != 0) {
-		n = read(fd, piece, READ_BYTES);
 		if (kb_ctl_interrupted)
 			r = kb_fail(err, KB_ECANCELLED, "stopped");
 		else if (n > 0)
-			r = kb_install_feed(install, piece, (size_t)n, err);
+			r = s->unseal ? kb_unseal_feed(s->unseal, piece, (size_t)n, err)
+						  : kb_install_feed(s->install, piece, (size_t)n, err);
 		else if (n < 0 && errno != EINTR)
-			r = kb_fail(err, KB_EIO, "reading %s: %s", path, strerror(errno));
+			r = kb_fail(err, KB_EIO, "reading %s: %s", s->path, strerror(errno));
+		if (r == KB_OK)
+			n = read(s->fd, piece, READ_BYTES);
 	}
 	free(piece);
+	if (r == KB_OK && s->unseal)
+		r = kb_unseal_end(s->unseal, err);
+	kb_unseal_destroy(s->unseal);
 	return r;
 }
 
@@ -127,7 +176,12 @@ static int install(struct kb_ctl *ctl, const struct kb_ctl_args *args, struct kb
 	kb_ctl_catch_interrupt(true);
 	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "installing", kb_clock_ms());
 	int r = kb_install_begin(&options, err, &i);
-	r = r ? r : feed(fd, path, i, err);
+	char *own_key = kb_ctl_path(ctl->state, "unseal.pem");
+	const char *key = args->option[KB_MODEL_KEY].is_set ? args->option[KB_MODEL_KEY].text : own_key;
+	if (r == KB_OK && !key)
+		r = kb_fail(err, KB_ENOMEM, "out of memory");
+	r = r ? r : feed(&(struct source){.fd = fd, .path = path, .key_path = key, .install = i}, err);
+	free(own_key);
 	if (r == KB_OK || r == KB_EEXISTS)
 		r = kb_install_finish(i, err, &done);
 	kb_ctl_progress_end(&progress);

@@ -237,7 +237,7 @@ static const struct kb_ctl_action actions[] = {
 	{"verify", 1, 1, 0, verify},
 	{"digest", 1, 1, 0, digest},
 	{"remove", 1, 1, 0, remove_model},
-	{"install", 1, 1, KB_OPTION(KB_MODEL_KEEP), kb_ctl_install},
+	{"install", 1, 1, KB_OPTION(KB_MODEL_KEEP) | KB_OPTION(KB_MODEL_KEY), kb_ctl_install},
 	{"rollback", 1, 1, 0, kb_ctl_rollback},
 	{"upload", 1, 1, 0, kb_ctl_upload},
 	{0},
