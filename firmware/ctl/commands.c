@@ -63,6 +63,7 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build, diff: replace a file of that name", 0, 0},
 	[KB_IMAGE_JSON] = {"json", KB_CTL_FLAG, NULL, "inspect: as JSON", 0, 0},
 	[KB_IMAGE_TO] = {"to", KB_CTL_TEXT, "KEY.pub,...", "seal: whose boxes may read it", 0, 0},
+	[KB_IMAGE_CA] = {"ca", KB_CTL_TEXT, "CA.pem", "fetch: who vouches for the server", 0, 0},
 	{0},
 };
 static const struct kb_ctl_option pair_options[] = {
@@ -157,14 +158,15 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		root_options, 1, 3, kb_ctl_root},
 	{"image",
 		"build MODEL OUT.kbm | sign FILE | verify FILE | diff OLD NEW OUT | "
-		"inspect FILE | seal FILE OUT | unseal FILE OUT",
+		"inspect FILE | seal FILE OUT | unseal FILE OUT | fetch URL OUT",
 		"models as signed images",
 		"build: packs a model of the box, or a file NAME.kbm that import made, with manifest and hash tree; the same "
 		"input and SOURCE_DATE_EPOCH give the same bytes. sign: puts a signature into the image, in place. verify: "
 		"reads it as a box does that trusts the chain's newest root; - is standard input. diff: the image NEW without "
 		"what a "
 		"box with OLD has already; signatures stay valid. inspect: what it says of itself, "
-		"unproven. seal: puts a coat around it that only holders of these keys can take off; unseal takes it off.",
+		"unproven. seal: puts a coat around it that only holders of these keys can take off; unseal takes it off. "
+		"fetch: a file from a server on the network, in four parts at a time; one that was cut goes on.",
 		image_options, 2, 4, kb_ctl_image},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "

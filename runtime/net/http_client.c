@@ -17,7 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define LOOK_MS 100 // how often the interrupt flag is looked at
+#define MAX_TOTAL (UINT64_MAX / 100) // of a Content-Range: beyond any file
+#define LOOK_MS 100                  // how often the interrupt flag is looked at
 
 struct kb_http_client {
 	char *unix_path, *host, *bearer;
@@ -339,6 +340,13 @@ static void fill_reply(const struct kb_http *h, struct kb_http_reply *reply)
 	reply->retry_after_s = -1;
 	if (kb_http_header(h, "retry-after", &v) && v.len > 0 && v.len < 6 && v.data[0] >= '0' && v.data[0] <= '9')
 		reply->retry_after_s = (int)strtol(v.data, NULL, 10);
+	const char *slash = kb_http_header(h, "content-range", &v) ? memchr(v.data, '/', v.len) : NULL;
+	for (size_t i = slash ? (size_t)(slash - v.data) + 1 : v.len; slash && i < v.len && reply->range_total < MAX_TOTAL;
+		i++)
+		reply->range_total =
+			v.data[i] >= '0' && v.data[i] <= '9' ? reply->range_total * 10 + (uint64_t)(v.data[i] - '0') : UINT64_MAX;
+	if (reply->range_total >= MAX_TOTAL) // "*", or nonsense
+		reply->range_total = 0;
 	if (kb_http_header(h, "x-request-id", &v))
 		snprintf(reply->request_id, sizeof reply->request_id, "%.*s", (int)v.len, v.data);
 }

@@ -36,10 +36,11 @@ struct kb_http_call {
 };
 
 struct kb_http_reply {
-	int status;          // 200 ...
-	int retry_after_s;   // -1: no such header
-	char request_id[64]; // x-request-id, "" where absent
-	struct kb_buf body;  // the caller's: kb_buf_finish()
+	int status;           // 200 ...
+	int retry_after_s;    // -1: no such header
+	char request_id[64];  // x-request-id, "" where absent
+	uint64_t range_total; // of a part (RFC 9110, 14.4: Content-Range): bytes of the whole; 0 where it is not said
+	struct kb_buf body;   // the caller's: kb_buf_finish()
 };
 
 // Copies the target. Does not connect yet.
