@@ -50,7 +50,7 @@ struct kb_op_vk {
 	bool profile, is_cache_dirty;
 	uint32_t fault_after, runs;
 	double ns_per_work; // as measured so far
-	struct kb_pipeline *pipelines;
+	struct kb_pipeline **pipelines; // plans hold pointers to them while more are made
 	uint32_t n_pipelines, cap_pipelines;
 	struct kb_op_vk_mem *mems; // list of everything allocated, to find host pointers
 };

@@ -57,7 +57,7 @@ int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, ui
 	if (!row)
 		return kb_fail(err, KB_EUNSUPPORTED, "op_vk: no kernel %d for weight format %d", (int)kernel, format);
 	for (uint32_t i = 0; i < b->n_pipelines; i++) {
-		const struct kb_pipeline *p = &b->pipelines[i];
+		const struct kb_pipeline *p = b->pipelines[i];
 		if (p->row == row && p->n_spec == n_spec && !memcmp(p->spec, spec, n_spec * sizeof *spec)) {
 			*ret = p;
 			return KB_OK;
@@ -65,13 +65,15 @@ int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, ui
 	}
 	if (b->n_pipelines == b->cap_pipelines) {
 		uint32_t cap = b->cap_pipelines ? 2 * b->cap_pipelines : 32;
-		struct kb_pipeline *grown = realloc(b->pipelines, cap * sizeof *grown);
+		struct kb_pipeline **grown = realloc(b->pipelines, cap * sizeof(struct kb_pipeline *));
 		if (!grown)
 			return kb_fail(err, KB_ENOMEM, "op_vk: out of memory");
 		b->pipelines = grown;
 		b->cap_pipelines = cap;
 	}
-	struct kb_pipeline *p = &b->pipelines[b->n_pipelines];
+	struct kb_pipeline *p = calloc(1, sizeof *p);
+	if (!p)
+		return kb_fail(err, KB_ENOMEM, "op_vk: out of memory");
 	struct kb_vk_pipeline_desc d = {
 		.name = row->name,
 		.spirv = row->spirv,
@@ -83,9 +85,11 @@ int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, ui
 	memcpy(p->spec, spec, n_spec * sizeof *spec);
 	memcpy(d.spec, spec, n_spec * sizeof *spec);
 	int rc = kb_vk_pipeline_create(b->vk, &d, err, &p->pipeline);
-	if (rc != KB_OK)
+	if (rc != KB_OK) {
+		free(p);
 		return rc;
-	b->n_pipelines++;
+	}
+	b->pipelines[b->n_pipelines++] = p;
 	b->is_cache_dirty = true;
 	*ret = p;
 	return KB_OK;
@@ -94,7 +98,9 @@ int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, ui
 /* see op_vk_internal.h */
 void kb__op_vk_pipelines_finish(struct kb_op_vk *b)
 {
-	for (uint32_t i = 0; i < b->n_pipelines; i++)
-		vkDestroyPipeline(b->vk->device, b->pipelines[i].pipeline, NULL);
+	for (uint32_t i = 0; i < b->n_pipelines; i++) {
+		vkDestroyPipeline(b->vk->device, b->pipelines[i]->pipeline, NULL);
+		free(b->pipelines[i]);
+	}
 	free(b->pipelines);
 }
