@@ -32,8 +32,8 @@ static void print_device(const struct kb_vk_caps *c)
 	printf("      buffers to %.0f MB, allocations to %.0f MB; shared memory %u KiB, %u invocations, %u groups\n",
 		mb(c->storage_range_max), mb(c->allocation_max), c->shared_max / 1024, c->invocations_max, c->groups_max[0]);
 	printf("      subgroups of %u (%u to %u): %s\n", c->subgroup, c->subgroup_min, c->subgroup_max, ops);
-	printf("      buffer addresses %s, weights in place %s, synchronization2 %s\n", yes(c->addresses), yes(c->import),
-		yes(c->sync2));
+	printf("      buffer addresses %s, weights in place %s, synchronization2 %s, cooperative matrices of bytes %s\n",
+		yes(c->addresses), yes(c->import), yes(c->sync2), yes(c->byte_matrices));
 	for (uint32_t i = 0; i < c->n_heaps; i++)
 		printf("      heap %u: %.0f MB%s%s\n", i, mb(c->heaps[i].bytes), c->heaps[i].device_local ? ", device" : "",
 			c->heaps[i].host_visible ? ", host sees it" : "");

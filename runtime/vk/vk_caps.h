@@ -30,6 +30,8 @@ struct kb_vk_caps {
 	uint32_t subgroup_ops; // VkSubgroupFeatureFlags, as far as compute shaders have them
 	// Buffer device addresses ...; 64-bit integers; 8-bit loads; import: host pointers in place.
 	bool addresses, subgroup_control, sync2, int64, storage8, import;
+	// Cooperative matrices of a subgroup: signed bytes, 16 x 16 x 32, 32-bit sums.
+	bool byte_matrices;
 	uint64_t import_alignment;
 	uint32_t n_heaps;
 	struct kb_vk_heap heaps[KB_VK_HEAPS_MAX];

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define LAYER "VK_LAYER_KHRONOS_validation"
+#define KB_VK_MATRICES_MAX 128u // kinds of cooperative matrices looked at; drivers have some dozens
 
 static const struct {
 	VkResult result;
@@ -227,7 +228,40 @@ static void read_properties(VkPhysicalDevice gpu, struct kb_vk_caps *c)
 	c->import_alignment = ext.minImportedHostPointerAlignment;
 }
 
-static void read_caps(VkPhysicalDevice gpu, uint32_t index, struct kb_vk_caps *c)
+static bool are_byte_matrices(const VkCooperativeMatrixPropertiesKHR *p)
+{
+	return p->MSize == 16 && p->NSize == 16 && p->KSize == 32 && p->AType == VK_COMPONENT_TYPE_SINT8_KHR &&
+		   p->BType == VK_COMPONENT_TYPE_SINT8_KHR && p->CType == VK_COMPONENT_TYPE_SINT32_KHR &&
+		   p->ResultType == VK_COMPONENT_TYPE_SINT32_KHR && p->scope == VK_SCOPE_SUBGROUP_KHR;
+}
+
+// Whether the device has the matrices of kb_vk_caps.byte_matrices, and what a shader needs beside them.
+static bool has_byte_matrices(VkInstance instance, VkPhysicalDevice gpu)
+{
+	VkPhysicalDeviceCooperativeMatrixFeaturesKHR m = {
+		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+	VkPhysicalDeviceVulkan12Features f12 = {
+		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &m};
+	VkPhysicalDeviceFeatures2 f = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
+	VkCooperativeMatrixPropertiesKHR list[KB_VK_MATRICES_MAX];
+	uint32_t n = KB_VK_MATRICES_MAX;
+	bool found = false;
+	PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
+		(PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)(void (*)(void))vkGetInstanceProcAddr(
+			instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+	if (!get || !has_extension(gpu, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME))
+		return false;
+	vkGetPhysicalDeviceFeatures2(gpu, &f);
+	for (uint32_t i = 0; i < n; i++)
+		list[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+	if (!m.cooperativeMatrix || !f12.shaderInt8 || get(gpu, &n, list) < 0)
+		return false;
+	for (uint32_t i = 0; i < n; i++)
+		found |= are_byte_matrices(&list[i]);
+	return found;
+}
+
+static void read_caps(VkInstance instance, VkPhysicalDevice gpu, uint32_t index, struct kb_vk_caps *c)
 {
 	*c = (struct kb_vk_caps){.index = index};
 	read_properties(gpu, c);
@@ -244,6 +278,7 @@ static void read_caps(VkPhysicalDevice gpu, uint32_t index, struct kb_vk_caps *c
 	c->addresses = f12.bufferDeviceAddress;
 	c->subgroup_control = f13.subgroupSizeControl;
 	c->sync2 = f13.synchronization2;
+	c->byte_matrices = new_enough && has_byte_matrices(instance, gpu);
 	if (!new_enough)
 		snprintf(c->reason, sizeof c->reason, "refused: Vulkan %u.%u, 1.3 is needed", c->api_major, c->api_minor);
 	else if (!c->addresses)
@@ -322,7 +357,7 @@ static int list_devices(VkInstance instance, const char *wish, struct kb_err *er
 	if (r && r != VK_INCOMPLETE)
 		return kb_vk_fail(NULL, err, r, "listing devices");
 	for (uint32_t i = 0; i < n; i++)
-		read_caps(gpus[i], i, &ret[i]);
+		read_caps(instance, gpus[i], i, &ret[i]);
 	*ret_best = choose(ret, n, wish);
 	*ret_n = n;
 	return KB_OK;
@@ -365,11 +400,15 @@ static int pick(struct kb_vk *vk, const char *wish, struct kb_err *err)
 static int create_device(struct kb_vk *vk, bool import, struct kb_err *err)
 {
 	float priority = 1.0f;
-	const char *extensions[1];
+	const char *extensions[2];
 	uint32_t bits = 0;
 	VkPhysicalDeviceProperties p;
+	VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices = {
+		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, .cooperativeMatrix = VK_TRUE};
 	VkPhysicalDeviceVulkan13Features f13 = {
 		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
+		.pNext = vk->caps.byte_matrices ? &matrices : NULL,
+		.shaderIntegerDotProduct = VK_TRUE, // 1.3 promises it
 		.synchronization2 = VK_TRUE,
 		.maintenance4 = VK_TRUE, // 1.3 promises it; group sizes by specialization need it
 		.subgroupSizeControl = vk->caps.subgroup_control,
@@ -379,6 +418,7 @@ static int create_device(struct kb_vk *vk, bool import, struct kb_err *err)
 		.pNext = &f13,
 		.bufferDeviceAddress = VK_TRUE,
 		.storageBuffer8BitAccess = vk->caps.storage8,
+		.shaderInt8 = vk->caps.byte_matrices,
 	};
 	VkPhysicalDeviceFeatures2 f = {
 		.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
@@ -401,6 +441,8 @@ static int create_device(struct kb_vk *vk, bool import, struct kb_err *err)
 	vk->caps.import &= import;
 	if (vk->caps.import)
 		extensions[info.enabledExtensionCount++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
+	if (vk->caps.byte_matrices)
+		extensions[info.enabledExtensionCount++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
 	info.ppEnabledExtensionNames = extensions;
 	VkResult r = vkCreateDevice(vk->gpu, &info, NULL, &vk->device);
 	if (r)
