@@ -147,7 +147,7 @@ build/fuzz/bin/%: build/fuzz/obj/tests/fuzz/%.o $(LIBRARIES)
 
 # Tests that run whole real models against the oracles: as built for release, because what they exercise is the
 # driver's compiled shaders, which sanitizers do not see and only slow down and bloat.
-MODEL_TESTS := $(patsubst %,model/%_test,greedy kl kl_universal batch model_vk)
+MODEL_TESTS := $(patsubst %,model/%_test,greedy kl kl_universal kl_stream batch model_vk)
 .PHONY: unit-tests model-tests
 unit-tests: $(filter-out $(MODEL_TESTS:%=$(B)/test/%),$(TESTS))
 model-tests: $(MODEL_TESTS:%=$(B)/test/%)

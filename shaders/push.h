@@ -62,8 +62,10 @@ struct kb_push_embed {
 };
 struct kb_push_norm {
 	KB_FLOATS x, add, outp, weight;
+	KB_WORDS digits; // where the result goes in fixed point, with KB_FIXED
 	KB_U32 width, groups, flags;
 	KB_F32 eps;
+	KB_U32 rows, unused; // rows: as x_rows of matmul
 };
 struct kb_push_matmul {
 	KB_WORDS w0, w1, w2;
@@ -73,6 +75,12 @@ struct kb_push_matmul {
 	KB_WORDS head;
 	KB_U32 rows0, rows1, rows2; // 0: no such matrix
 	KB_U32 cols, panel_words, flags;
+	KB_U32 x_rows, unused; // x_rows: for which memory of x in fixed point is laid out
+};
+struct kb_push_fixed {
+	KB_FLOATS x;
+	KB_WORDS outp;
+	KB_U32 cols, rows; // rows: as x_rows of matmul
 };
 struct kb_push_rope {
 	KB_FLOATS q, k, v, inv_freq;
@@ -126,7 +134,7 @@ struct kb_push_canary {
 #define KB_CHAIN_MATMUL 1
 #define KB_CHAIN_ROPE_KEEP 2
 #define KB_CHAIN_ATTENTION 3
-#define KB_CHAIN_OP_BYTES 128 // stride of ops
+#define KB_CHAIN_OP_BYTES 144 // stride of ops
 // Words at `meet`: one that says that a group gave up, then a counter for each op.
 #define KB_CHAIN_GAVE_UP 0
 #define KB_CHAIN_MEET 1

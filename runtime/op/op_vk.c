@@ -10,6 +10,7 @@ struct kb_graph {
 	struct kb_vk_graph *graph;
 	struct kb_vk_buffer result; // where the canary comes back
 	struct kb_chains chains;
+	struct kb_vk_buffer fixed; // x in fixed point, one matmul's after another's
 	const struct kb_step_head *head;
 	uint32_t max_tokens, max_out;
 };
@@ -100,6 +101,7 @@ static void op_graph_destroy(struct kb_backend *base, struct kb_graph *g)
 	kb_vk_graph_destroy(g->graph);
 	kb_vk_buffer_destroy(of(base)->vk, &g->result);
 	kb_vk_buffer_destroy(of(base)->vk, &g->chains.buffer);
+	kb_vk_buffer_destroy(of(base)->vk, &g->fixed);
 	free(g);
 }
 
@@ -107,7 +109,12 @@ static int build(struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb
 {
 	struct kb_plan plan = {.b = b, .desc = desc};
 	const uint32_t most[KB_VK_COUNTERS] = {desc->max_tokens, desc->max_out};
-	int rc = kb__op_vk_plan(&plan, err);
+	const uint64_t bytes = kb__op_vk_fixed_bytes(b, desc);
+	int rc = bytes ? kb_vk_buffer_create(b->vk, KB_VK_DEVICE, bytes, "x in fixed point", err, &g->fixed) : KB_OK;
+	if (bytes)
+		plan.fixed = (struct kb_vk_range){.address = g->fixed.address, .size = bytes};
+	if (rc == KB_OK)
+		rc = kb__op_vk_plan(&plan, err);
 	if (rc == KB_OK)
 		rc = kb__op_vk_chain(&plan, &g->chains, err);
 	if (rc == KB_OK)

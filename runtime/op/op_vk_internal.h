@@ -9,9 +9,12 @@
 enum kb_kernel {
 	KB_KERNEL_EMBED,
 	KB_KERNEL_NORM,
+	KB_KERNEL_NORM_FIXED, // also makes its result fixed point
 	KB_KERNEL_NORM_LANES, // width a multiple of two subgroups
 	KB_KERNEL_MATMUL,
-	KB_KERNEL_MATMUL_TILE, // many rows of x
+	KB_KERNEL_MATMUL_TILE,     // many rows of x
+	KB_KERNEL_MATMUL_MATRICES, // many rows of x in fixed point, with byte_matrices
+	KB_KERNEL_FIXED,           // x in fixed point
 	KB_KERNEL_ROPE,
 	KB_KERNEL_KV_WRITE,
 	KB_KERNEL_ROPE_KEEP, // both
@@ -49,7 +52,7 @@ struct kb_op_vk {
 	enum kb_op_vk_path path; // the one used: not KB_OP_VK_AUTO
 	bool profile, is_cache_dirty;
 	uint32_t fault_after, runs;
-	double ns_per_work; // as measured so far
+	double ns_per_work;             // as measured so far
 	struct kb_pipeline **pipelines; // plans hold pointers to them while more are made
 	uint32_t n_pipelines, cap_pipelines;
 	struct kb_op_vk_mem *mems; // list of everything allocated, to find host pointers
@@ -72,6 +75,9 @@ struct kb_plan {
 	struct kb_vk_dispatch *list;
 	const struct kb_pipeline **pipelines; // of list
 	uint32_t n, cap;
+	struct kb_vk_range fixed; // where x lies in fixed point; empty where nothing needs it
+	kb_addr fixed_x;          // what lies there: this x,
+	uint32_t fixed_order;     // in this order of digits; x is 0 for nothing
 };
 
 // The chains of a graph: what their shader reads, and where its groups meet.
@@ -79,6 +85,8 @@ struct kb_chains {
 	struct kb_vk_buffer buffer; // ops, then words of `meet`; empty where there are no chains
 	uint64_t meet_offset, meet_bytes;
 };
+// Bytes of memory for x in fixed point; to be set as p->fixed before kb__op_vk_plan.
+uint64_t kb__op_vk_fixed_bytes(const struct kb_op_vk *b, const struct kb_graph_desc *desc);
 KB_MUST_CHECK int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err);
 // Makes runs of dispatches into chains where that pays: see shaders/chain.comp. ret is filled even on failure.
 KB_MUST_CHECK int kb__op_vk_chain(struct kb_plan *p, struct kb_chains *ret, struct kb_err *err);

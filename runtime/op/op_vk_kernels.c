@@ -4,15 +4,20 @@
 #include <string.h>
 
 #define SPV(name) #name, kb_spv_##name, &kb_spv_##name##_size
-#define BY_FORMAT(KERNEL, PATHS, name)                                                                  \
-	{KERNEL, PATHS, KB_FMT_F32, SPV(name##_f32)}, {KERNEL, PATHS, KB_FMT_F16, SPV(name##_f16)},         \
-		{KERNEL, PATHS, KB_FMT_BF16, SPV(name##_bf16)}, {KERNEL, PATHS, KB_FMT_Q4_0, SPV(name##_q4_0)}, \
-		{KERNEL, PATHS, KB_FMT_Q4_1, SPV(name##_q4_1)}, {KERNEL, PATHS, KB_FMT_Q5_0, SPV(name##_q5_0)}, \
-		{KERNEL, PATHS, KB_FMT_Q5_1, SPV(name##_q5_1)}, {KERNEL, PATHS, KB_FMT_Q8_0, SPV(name##_q8_0)}, \
-		{KERNEL, PATHS, KB_FMT_Q4_K, SPV(name##_q4_k)}, {KERNEL, PATHS, KB_FMT_Q5_K, SPV(name##_q5_k)}, \
+#define FIXED(KERNEL, PATHS, name)                                                                      \
+	{KERNEL, PATHS, KB_FMT_Q4_0, SPV(name##_q4_0)}, {KERNEL, PATHS, KB_FMT_Q4_1, SPV(name##_q4_1)},     \
+		{KERNEL, PATHS, KB_FMT_Q5_0, SPV(name##_q5_0)}, {KERNEL, PATHS, KB_FMT_Q5_1, SPV(name##_q5_1)}, \
+		{KERNEL, PATHS, KB_FMT_Q8_0, SPV(name##_q8_0)}, {KERNEL, PATHS, KB_FMT_Q4_K, SPV(name##_q4_k)}, \
+		{KERNEL, PATHS, KB_FMT_Q5_K, SPV(name##_q5_k)},                                                 \
 	{                                                                                                   \
 		KERNEL, PATHS, KB_FMT_Q6_K, SPV(name##_q6_k)                                                    \
 	}
+#define PLAIN(KERNEL, PATHS, name)                                                              \
+	{KERNEL, PATHS, KB_FMT_F32, SPV(name##_f32)}, {KERNEL, PATHS, KB_FMT_F16, SPV(name##_f16)}, \
+	{                                                                                           \
+		KERNEL, PATHS, KB_FMT_BF16, SPV(name##_bf16)                                            \
+	}
+#define BY_FORMAT(KERNEL, PATHS, name) PLAIN(KERNEL, PATHS, name), FIXED(KERNEL, PATHS, name)
 #define LANES (1u << KB_OP_VK_TUNED)
 #define STREAM (1u << KB_OP_VK_STREAM)
 #define EVERY (1u << KB_OP_VK_UNIVERSAL | LANES | STREAM)
@@ -21,10 +26,15 @@
 static const struct kb_kernel_row rows[] = {
 	BY_FORMAT(KB_KERNEL_EMBED, EVERY, embed),
 	BY_FORMAT(KB_KERNEL_MATMUL, LANES, matmul_lanes),
-	BY_FORMAT(KB_KERNEL_MATMUL, STREAM, matmul_stream),
+	PLAIN(KB_KERNEL_MATMUL, STREAM, matmul_stream),
+	FIXED(KB_KERNEL_MATMUL, STREAM, matmul_dot),
 	BY_FORMAT(KB_KERNEL_MATMUL, EVERY, matmul),
-	BY_FORMAT(KB_KERNEL_MATMUL_TILE, STREAM, matmul_tile),
+	PLAIN(KB_KERNEL_MATMUL_TILE, STREAM, matmul_tile),
+	FIXED(KB_KERNEL_MATMUL_TILE, STREAM, matmul_dot_tile),
+	FIXED(KB_KERNEL_MATMUL_MATRICES, STREAM, matmul_mma),
+	{KB_KERNEL_FIXED, STREAM, KB_ANY_FORMAT, SPV(fixed)},
 	{KB_KERNEL_NORM_LANES, LANES, KB_ANY_FORMAT, SPV(norm_lanes)},
+	{KB_KERNEL_NORM_FIXED, STREAM, KB_ANY_FORMAT, SPV(norm_fixed)},
 	{KB_KERNEL_NORM, EVERY, KB_ANY_FORMAT, SPV(norm)},
 	{KB_KERNEL_ROPE, EVERY, KB_ANY_FORMAT, SPV(rope)},
 	{KB_KERNEL_ROPE_KEEP, LANES | STREAM, KB_ANY_FORMAT, SPV(rope_keep)},
@@ -78,7 +88,7 @@ int kb__op_vk_pipeline(struct kb_op_vk *b, enum kb_kernel kernel, int format, ui
 		.name = row->name,
 		.spirv = row->spirv,
 		.spirv_bytes = *row->bytes,
-		.subgroup = row->paths == LANES ? b->caps.subgroup : 0,
+		.subgroup = row->paths == LANES || kernel == KB_KERNEL_MATMUL_MATRICES ? b->caps.subgroup : 0,
 		.n_spec = n_spec,
 	};
 	*p = (struct kb_pipeline){.row = row, .n_spec = n_spec};

@@ -7,8 +7,9 @@
 // The shaders' view of things: shaders/push.h.
 #define FITS(s, n) _Static_assert(sizeof(struct s) == (n) && (n) <= KB_VK_PUSH_MAX, "layout of " #s)
 FITS(kb_push_embed, 40);
-FITS(kb_push_norm, 48);
-FITS(kb_push_matmul, 112);
+FITS(kb_push_norm, 64);
+FITS(kb_push_matmul, 120);
+FITS(kb_push_fixed, 24);
 FITS(kb_push_rope, 88);
 FITS(kb_push_kv_write, 48);
 FITS(kb_push_attention, 88);
@@ -62,7 +63,7 @@ static struct kb_vk_dispatch *add(struct kb_plan *p, const struct kb_node *nodes
 	p->pipelines[p->n] = pipeline;
 	struct kb_vk_dispatch *d = &p->list[p->n++];
 	*d = (struct kb_vk_dispatch){
-		.name = n ? nodes->name : "canary",
+		.name = nodes ? nodes->name : "canary",
 		.pipeline = pipeline->pipeline,
 		.push_size = (uint32_t)push_size,
 		.x = x,
@@ -126,6 +127,55 @@ static int plan_embed(struct kb_plan *p, const struct kb_node *node, struct kb_e
 #define NORM_LANES 64u
 #define NORM_LANES_STREAM 256u
 
+// Quantised weights on GPUs: x in fixed point, see shaders/fixed.glsl.
+#define FIXED_BLOCK_BYTES 80u
+enum { ORDER_PLAIN, ORDER_PAIRS };
+
+static bool is_fixed(const struct kb_op_vk *b, enum kb_format f)
+{
+	return b->path == KB_OP_VK_STREAM && f != KB_FMT_F32 && f != KB_FMT_F16 && f != KB_FMT_BF16;
+}
+
+static uint32_t order_of(enum kb_format f)
+{
+	return f == KB_FMT_Q8_0 ? ORDER_PLAIN : ORDER_PAIRS;
+}
+
+// Notes that x is about to be in fixed point, by d.
+static void keep_fixed(struct kb_plan *p, struct kb_vk_dispatch *d, kb_addr x, uint32_t order)
+{
+	touch(d, (struct kb_vk_range){.address = p->fixed.address, .size = p->fixed.size, .write = true});
+	p->fixed_x = x;
+	p->fixed_order = order;
+}
+
+// Whether the norm at `node` should make its result fixed point: a matmul behind it needs it.
+static bool makes_fixed(const struct kb_plan *p, const struct kb_node *node)
+{
+	const struct kb_node_norm *n = &node->norm;
+	const struct kb_node_matmul *m = &node[1].matmul;
+	return node + 1 < p->desc->nodes + p->desc->n_nodes && node[1].op == KB_OP_MATMUL && is_fixed(p->b, m->w.format) &&
+		   m->x == n->out && m->w.cols == n->width && m->count == n->count && n->groups == 1 && n->width > NORM_LANES &&
+		   4 * (n->width + n->width / KB_BLOCK_COLS + NORM_LANES_STREAM) <= p->b->caps.shared_max;
+}
+
+static int plan_norm_fixed(
+	struct kb_plan *p, const struct kb_node *node, const struct kb_push_norm *push, struct kb_err *err)
+{
+	const struct kb_node_norm *n = &node->norm;
+	const struct kb_pipeline *pipeline;
+	const uint32_t order = order_of(node[1].matmul.w.format);
+	int rc = kb__op_vk_pipeline(
+		p->b, KB_KERNEL_NORM_FIXED, KB_ANY_FORMAT, 3, (uint32_t[]){NORM_LANES_STREAM, n->width, order}, err, &pipeline);
+	if (rc != KB_OK)
+		return rc;
+	struct kb_vk_dispatch *d = add(p, node, 1, pipeline, 1, 1, n->count, push, sizeof *push);
+	if (!d)
+		return no_memory(err);
+	keep_fixed(p, d, n->out, order);
+	return KB_OK;
+}
+
 static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
 {
 	const struct kb_node_norm *n = &node->norm;
@@ -146,7 +196,11 @@ static int plan_norm(struct kb_plan *p, const struct kb_node *node, struct kb_er
 		.groups = n->groups,
 		.flags = (n->add ? KB_NORM_ADD : 0) | (n->weight ? KB_NORM_WEIGHT : 0),
 		.eps = n->eps,
+		.digits = p->fixed.address,
+		.rows = rows_max(p, n->count),
 	};
+	if (makes_fixed(p, node))
+		return plan_norm_fixed(p, node, &push, err);
 	return add(p, node, 1, pipeline, n->groups, 1, n->count, &push, sizeof push) ? KB_OK : no_memory(err);
 }
 
@@ -165,6 +219,18 @@ struct matmul_shape {
 #define STREAM_TOKENS 8u
 #define TILE_TOKENS 32u
 #define TILE_ROWS 64u
+#define MATRICES_TOKENS 64u    // a tile of cooperative matrices
+#define MATRICES_SHARED 18432u // bytes of a group, Q6_K
+
+#define DOT_LANES 256u
+#define DOT_SHARED 8192u // bytes of a group of matmul_dot, beside its own blocks of x
+
+// Blocks of x that a group makes for itself; 0: they are made beforehand.
+static uint32_t own_blocks(const struct kb_op_vk *b, uint32_t rows_of_x, uint32_t cols)
+{
+	const uint32_t blocks = cols / KB_BLOCK_COLS;
+	return rows_of_x == 1 && DOT_SHARED + (blocks + 1) * FIXED_BLOCK_BYTES <= b->caps.shared_max ? blocks : 0;
+}
 
 static struct matmul_shape shape_lanes(const struct kb_op_vk *b, uint32_t rows_of_x, uint32_t glu)
 {
@@ -185,8 +251,25 @@ static struct matmul_shape shape_stream(uint32_t rows_of_x, uint32_t glu)
 	return (struct matmul_shape){KB_KERNEL_MATMUL, tokens, KB_PANEL, 2, {tokens, glu}};
 }
 
-static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_of_x, uint32_t glu)
+static struct matmul_shape shape_fixed(const struct kb_op_vk *b, uint32_t rows_of_x, uint32_t cols, uint32_t glu)
 {
+	struct matmul_shape s = shape_stream(rows_of_x, glu);
+	if (s.kernel == KB_KERNEL_MATMUL) {
+		s.n_spec = 4;
+		s.spec[2] = own_blocks(b, rows_of_x, cols);
+		s.spec[3] = DOT_LANES;
+	} else if (b->caps.byte_matrices && b->caps.subgroup == 32 && b->caps.shared_max >= MATRICES_SHARED) {
+		s.kernel = KB_KERNEL_MATMUL_MATRICES;
+		s.tokens = MATRICES_TOKENS;
+	}
+	return s;
+}
+
+static struct matmul_shape matmul_shape(
+	const struct kb_op_vk *b, const struct kb_matrix *w, uint32_t rows_of_x, uint32_t glu)
+{
+	if (is_fixed(b, w->format))
+		return shape_fixed(b, rows_of_x, w->cols, glu);
 	if (b->path == KB_OP_VK_TUNED)
 		return shape_lanes(b, rows_of_x, glu);
 	if (b->path == KB_OP_VK_STREAM)
@@ -195,25 +278,74 @@ static struct matmul_shape matmul_shape(const struct kb_op_vk *b, uint32_t rows_
 	return (struct matmul_shape){KB_KERNEL_MATMUL, tokens, 64, 1, {tokens}};
 }
 
+/* see op_vk_internal.h */
+uint64_t kb__op_vk_fixed_bytes(const struct kb_op_vk *b, const struct kb_graph_desc *desc)
+{
+	const struct kb_plan p = {.desc = desc};
+	uint64_t most = 0;
+	for (uint32_t i = 0; i < desc->n_nodes; i++) {
+		const struct kb_node_matmul *m = &desc->nodes[i].matmul;
+		if (desc->nodes[i].op != KB_OP_MATMUL || !is_fixed(b, m->w.format))
+			continue;
+		uint64_t bytes = (uint64_t)rows_max(&p, m->count) * (m->w.cols / KB_BLOCK_COLS) * FIXED_BLOCK_BYTES;
+		most = bytes > most ? bytes : most;
+	}
+	return most;
+}
+
+// Whether x of a matmul lies there in fixed point.
+static bool has_fixed(const struct kb_plan *p, const struct kb_node_matmul *m)
+{
+	return p->fixed_x == m->x && p->fixed_order == order_of(m->w.format);
+}
+
+// Makes x of a matmul fixed point, unless that has been done.
+static int plan_fixed(struct kb_plan *p, const struct kb_node *node, struct kb_err *err)
+{
+	const struct kb_node_matmul *m = &node->matmul;
+	const struct kb_pipeline *pipeline;
+	const uint32_t order = order_of(m->w.format), blocks = m->w.cols / KB_BLOCK_COLS;
+	if (has_fixed(p, m))
+		return KB_OK;
+	int rc = kb__op_vk_pipeline(p->b, KB_KERNEL_FIXED, KB_ANY_FORMAT, 1, &order, err, &pipeline);
+	if (rc != KB_OK)
+		return rc;
+	struct kb_push_fixed push = {.x = m->x, .outp = p->fixed.address, .cols = m->w.cols, .rows = rows_max(p, m->count)};
+	struct kb_vk_dispatch *d = add(p, node, 0, pipeline, up(blocks, 64), 1, m->count, &push, sizeof push);
+	if (!d)
+		return no_memory(err);
+	touch(d, (struct kb_vk_range){.address = m->x, .size = 4ull * rows_max(p, m->count) * m->w.cols});
+	keep_fixed(p, d, m->x, order);
+	return KB_OK;
+}
+
 // n matmuls of one x, or (with a glu) gate, up and glu.
 static int plan_matmul(
 	struct kb_plan *p, const struct kb_node *nodes, uint32_t n, const struct kb_node *glu, struct kb_err *err)
 {
 	const struct kb_node_matmul *m = &nodes->matmul;
 	const struct kb_pipeline *pipeline;
-	const struct matmul_shape s = matmul_shape(p->b, rows_max(p, m->count), glu ? 1 + acts[glu->glu.act] : 0);
+	struct matmul_shape s = matmul_shape(p->b, &m->w, rows_max(p, m->count), glu ? 1 + acts[glu->glu.act] : 0);
+	// In fixed point, made beforehand.
+	const bool fixed =
+		is_fixed(p->b, m->w.format) && (has_fixed(p, m) || !own_blocks(p->b, rows_max(p, m->count), m->w.cols));
 	int rc = KB_OK;
 	for (uint32_t i = 0; i < n && rc == KB_OK; i++)
 		rc = check_matrix(&nodes[i].matmul.w, nodes[i].name, err);
+	if (rc == KB_OK && fixed) {
+		s.spec[2] = 0;
+		rc = plan_fixed(p, nodes, err);
+	}
 	if (rc == KB_OK)
 		rc = kb__op_vk_pipeline(p->b, s.kernel, m->w.format, s.n_spec, s.spec, err, &pipeline);
 	if (rc != KB_OK)
 		return rc;
 	struct kb_push_matmul push = {
-		.x = m->x,
+		.x = fixed ? p->fixed.address : m->x,
 		.head = p->desc->step.head,
 		.cols = m->w.cols,
 		.panel_words = panel_words(&m->w),
+		.x_rows = rows_max(p, m->count),
 		.flags = m->count == KB_COUNT_OUT ? KB_MM_COUNT_OUT : 0,
 	};
 	uint64_t *const w[] = {&push.w0, &push.w1, &push.w2}, *const y[] = {&push.y0, &push.y1, &push.y2},
@@ -239,6 +371,8 @@ static int plan_matmul(
 	if (!d)
 		return no_memory(err);
 	d->work = work;
+	if (fixed)
+		touch(d, (struct kb_vk_range){.address = p->fixed.address, .size = p->fixed.size});
 	return KB_OK;
 }
 
@@ -383,7 +517,7 @@ static int plan_rows(struct kb_plan *p, const struct kb_node *node, uint32_t kin
 static bool fuses_glu(const struct kb_plan *p, const struct kb_node *node)
 {
 	return p->b->path == KB_OP_VK_TUNED ||
-		   (p->b->path == KB_OP_VK_STREAM && rows_max(p, node->matmul.count) <= STREAM_TOKENS);
+		   (is_fixed(p->b, node->matmul.w.format) && rows_max(p, node->matmul.count) <= STREAM_TOKENS);
 }
 
 // Plans node i, and those after it that become one dispatch with it. ret_n: how many that were.
@@ -439,6 +573,9 @@ int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err)
 	int rc = KB_OK;
 	for (uint32_t i = 0, n; i < p->desc->n_nodes && rc == KB_OK; i += n) {
 		n = 1;
+		// Only matmuls one after another share x in fixed point: nobody else writes x between them.
+		if (p->desc->nodes[i].op != KB_OP_MATMUL)
+			p->fixed_x = 0;
 		rc = plan_node(p, i, &n, err);
 	}
 	return rc;

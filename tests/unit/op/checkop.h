@@ -47,7 +47,8 @@ struct checkop {
 // Runs c on both sides and adds to s; frees what the case owns.
 void run_case(struct checkop *o, struct op_case *c, struct score *s);
 void report(struct checkop *o, const char *what, const struct score *s);
-void check_all(struct checkop *o);
+// only: names of what is to be checked ("matmul,layer"), or NULL: everything.
+void check_all(struct checkop *o, const char *only);
 void check_layer(struct checkop *o);
 int bench(struct kb_backend *vk);
 

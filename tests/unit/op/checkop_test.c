@@ -3,6 +3,7 @@
 //   KB_CHECKOP_PATH=universal|tuned|stream|auto  one run in this process
 //   KB_CHECKOP_QUICK=1                    fewer shapes
 //   KB_CHECKOP_LAYERS=1                   validation layers on
+//   KB_CHECKOP_OP=matmul                  only this
 //   KB_CHECKOP_BENCH=1                    speeds instead of checks
 //   KB_DEVICE=index or name               which device
 #include "unit/op/checkop.h"
@@ -68,7 +69,7 @@ static int run_here(const char *path, unsigned number, int fd)
 	if (vo.profile) {
 		o.failures = (unsigned)(bench(o.vk) != 0);
 	} else {
-		check_all(&o);
+		check_all(&o, getenv("KB_CHECKOP_OP"));
 		printf("%s %u - [%s] %u validation messages\n", kb_op_vk_messages(o.vk) ? "not ok" : "ok", ++o.number, title,
 			kb_op_vk_messages(o.vk));
 		o.failures += kb_op_vk_messages(o.vk) != 0;
