@@ -53,6 +53,9 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats
 // Attention: sums that a lane may keep over all heads that it serves; heads of one group.
 #define KB_ATTENTION_LANE_FLOATS 32
 #define KB_ATTENTION_HEADS_MAX 8
+// attention_stream: positions go in chunks of 256, chunks in up to so many ranges.
+#define KB_ATTENTION_RANGES 16
+#define KB_ATTENTION_PART_FLOATS (4 * 256) // of a range, head and token
 
 struct kb_push_embed {
 	KB_WORDS table, token;
@@ -96,6 +99,7 @@ struct kb_push_kv_write {
 struct kb_push_attention {
 	KB_FLOATS q, outp;
 	KB_WORDS k_cache, v_cache, head, position, seq, page_table;
+	KB_WORDS parts, arrived; // attention_stream with SPLIT: see there
 	KB_U32 heads, kv_heads, head_dim, window;
 	KB_F32 scale, softcap;
 };

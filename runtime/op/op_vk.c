@@ -11,6 +11,7 @@ struct kb_graph {
 	struct kb_vk_buffer result; // where the canary comes back
 	struct kb_chains chains;
 	struct kb_vk_buffer fixed; // x in fixed point, one matmul's after another's
+	struct kb_vk_buffer parts; // of split attention, and their counters
 	const struct kb_step_head *head;
 	uint32_t max_tokens, max_out;
 };
@@ -102,6 +103,7 @@ static void op_graph_destroy(struct kb_backend *base, struct kb_graph *g)
 	kb_vk_buffer_destroy(of(base)->vk, &g->result);
 	kb_vk_buffer_destroy(of(base)->vk, &g->chains.buffer);
 	kb_vk_buffer_destroy(of(base)->vk, &g->fixed);
+	kb_vk_buffer_destroy(of(base)->vk, &g->parts);
 	free(g);
 }
 
@@ -109,10 +111,15 @@ static int build(struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb
 {
 	struct kb_plan plan = {.b = b, .desc = desc};
 	const uint32_t most[KB_VK_COUNTERS] = {desc->max_tokens, desc->max_out};
-	const uint64_t bytes = kb__op_vk_fixed_bytes(b, desc);
+	uint64_t arrived;
+	const uint64_t bytes = kb__op_vk_fixed_bytes(b, desc), parts = kb__op_vk_parts_bytes(b, desc, &arrived);
 	int rc = bytes ? kb_vk_buffer_create(b->vk, KB_VK_DEVICE, bytes, "x in fixed point", err, &g->fixed) : KB_OK;
 	if (bytes)
 		plan.fixed = (struct kb_vk_range){.address = g->fixed.address, .size = bytes};
+	if (rc == KB_OK && parts)
+		rc = kb_vk_buffer_create(b->vk, KB_VK_DEVICE, parts + arrived, "parts of attention", err, &g->parts);
+	plan.parts = (struct kb_vk_range){.address = g->parts.address, .size = parts};
+	plan.arrived = g->parts.address + parts;
 	if (rc == KB_OK)
 		rc = kb__op_vk_plan(&plan, err);
 	if (rc == KB_OK)

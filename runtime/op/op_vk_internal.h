@@ -78,6 +78,8 @@ struct kb_plan {
 	struct kb_vk_range fixed; // where x lies in fixed point; empty where nothing needs it
 	kb_addr fixed_x;          // what lies there: this x,
 	uint32_t fixed_order;     // in this order of digits; x is 0 for nothing
+	struct kb_vk_range parts; // of attention that is split,
+	kb_addr arrived;          // and how many of them there are; zero between runs
 };
 
 // The chains of a graph: what their shader reads, and where its groups meet.
@@ -85,6 +87,8 @@ struct kb_chains {
 	struct kb_vk_buffer buffer; // ops, then words of `meet`; empty where there are no chains
 	uint64_t meet_offset, meet_bytes;
 };
+// Bytes for the parts of split attention, and for the counters of them.
+uint64_t kb__op_vk_parts_bytes(const struct kb_op_vk *b, const struct kb_graph_desc *desc, uint64_t *ret_arrived);
 // Bytes of memory for x in fixed point; to be set as p->fixed before kb__op_vk_plan.
 uint64_t kb__op_vk_fixed_bytes(const struct kb_op_vk *b, const struct kb_graph_desc *desc);
 KB_MUST_CHECK int kb__op_vk_plan(struct kb_plan *p, struct kb_err *err);

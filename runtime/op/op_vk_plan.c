@@ -12,7 +12,7 @@ FITS(kb_push_matmul, 120);
 FITS(kb_push_fixed, 24);
 FITS(kb_push_rope, 88);
 FITS(kb_push_kv_write, 48);
-FITS(kb_push_attention, 88);
+FITS(kb_push_attention, 104);
 FITS(kb_push_rows, 48);
 FITS(kb_push_canary, 16);
 FITS(kb_push_chain, 40);
@@ -447,6 +447,24 @@ static uint32_t shared_heads(const struct kb_node_attention *n, uint32_t floats)
 	return together ? together : 1;
 }
 
+// Whether the positions of a head are shared among groups: for few tokens there would be too few groups.
+static bool is_split(const struct kb_op_vk *b, const struct kb_graph_desc *desc, const struct kb_node_attention *n)
+{
+	return b->path == KB_OP_VK_STREAM && n->head_dim % 8 == 0 && desc->max_tokens <= STREAM_TOKENS;
+}
+
+/* see op_vk_internal.h */
+uint64_t kb__op_vk_parts_bytes(const struct kb_op_vk *b, const struct kb_graph_desc *desc, uint64_t *ret_arrived)
+{
+	uint64_t heads = 0;
+	for (uint32_t i = 0; i < desc->n_nodes; i++)
+		if (desc->nodes[i].op == KB_OP_ATTENTION && is_split(b, desc, &desc->nodes[i].attention) &&
+			desc->nodes[i].attention.heads > heads)
+			heads = desc->nodes[i].attention.heads;
+	*ret_arrived = 4 * heads * desc->max_tokens;
+	return 4ull * KB_ATTENTION_PART_FLOATS * KB_ATTENTION_RANGES * heads * desc->max_tokens;
+}
+
 // ret_together: heads of a group.
 static int attention_kernel(struct kb_plan *p, const struct kb_node_attention *n, uint32_t *ret_together,
 	struct kb_err *err, const struct kb_pipeline **ret)
@@ -460,9 +478,9 @@ static int attention_kernel(struct kb_plan *p, const struct kb_node_attention *n
 	if (p->b->path == KB_OP_VK_STREAM && n->head_dim % 8 == 0) {
 		// For few tokens more groups are worth more than K and V read once for several heads.
 		const uint32_t group = n->heads / n->kv_heads;
-		*ret_together = p->desc->max_tokens <= STREAM_TOKENS || group % 2 ? 1 : group % 4 ? 2 : 4;
-		return kb__op_vk_pipeline(
-			p->b, KB_KERNEL_ATTENTION_STREAM, KB_ANY_FORMAT, 2, (uint32_t[]){*ret_together, n->head_dim}, err, ret);
+		*ret_together = is_split(p->b, p->desc, n) || group % 2 ? 1 : group % 4 ? 2 : 4;
+		return kb__op_vk_pipeline(p->b, KB_KERNEL_ATTENTION_STREAM, KB_ANY_FORMAT, 3,
+			(uint32_t[]){*ret_together, n->head_dim, is_split(p->b, p->desc, n)}, err, ret);
 	}
 	*ret_together = shared_heads(n, 2 * slice);
 	return kb__op_vk_pipeline(
@@ -492,6 +510,8 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 		.position = s->position,
 		.seq = s->seq,
 		.page_table = s->page_table,
+		.parts = p->parts.address,
+		.arrived = p->arrived,
 		.heads = n->heads,
 		.kv_heads = n->kv_heads,
 		.head_dim = n->head_dim,
@@ -499,8 +519,14 @@ static int plan_attention(struct kb_plan *p, const struct kb_node *node, struct 
 		.scale = n->scale,
 		.softcap = n->softcap,
 	};
-	return add(p, node, 1, pipeline, n->heads / together, 1, KB_COUNT_TOKENS, &push, sizeof push) ? KB_OK
-																								  : no_memory(err);
+	const bool split = is_split(p->b, p->desc, n);
+	const uint32_t groups = split ? n->heads * KB_ATTENTION_RANGES : n->heads / together;
+	struct kb_vk_dispatch *d = add(p, node, 1, pipeline, groups, 1, KB_COUNT_TOKENS, &push, sizeof push);
+	if (!d)
+		return no_memory(err);
+	if (split)
+		touch(d, (struct kb_vk_range){.address = p->parts.address, .size = p->parts.size, .write = true});
+	return KB_OK;
 }
 
 static int plan_rows(struct kb_plan *p, const struct kb_node *node, uint32_t kind, const struct kb_push_rows *push,
