@@ -13,7 +13,7 @@ import gguf
 KINDS = {4: "<I", 6: "<f"}
 RANDOM_BYTES = 32 << 20  # repeated: no memory that we know of looks into what it keeps
 FORMATS = {  # number, weights and bytes of a block
-    "f32": (0, 1, 4), "q4_0": (2, 32, 18), "q4_1": (3, 32, 20), "q8_0": (8, 32, 34), "q4_k": (12, 256, 144)}
+    "f32": (0, 1, 4), "f16": (1, 1, 2), "q4_0": (2, 32, 18), "q4_1": (3, 32, 20), "q8_0": (8, 32, 34), "q4_k": (12, 256, 144)}
 SCALES = {  # 16-bit words of a block that are scales
     "q4_0": [0], "q4_1": [0, 1], "q8_0": [0], "q4_k": [0, 1]}
 ALIGN = 32
@@ -59,7 +59,9 @@ def pool(name):
     if name == "f32":
         return struct.pack("<f", 1.0) * 65536
     data = bytearray(os.urandom(RANDOM_BYTES // size * size))
-    for word in SCALES[name]:
+    if name == "f16":  # numbers of about 2^-11 to 2^-7 instead of anything
+        data[1::2] = bytes(b & 0x83 | 0x10 + (b & 0x0C) for b in data[1::2])
+    for word in SCALES.get(name, []):
         for byte, value in enumerate(struct.pack("<e", 0.001)):
             data[2 * word + byte::size] = bytes([value]) * (len(data) // size)
     return bytes(data)

@@ -269,6 +269,8 @@ int bench(struct kb_backend *vk)
 		for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
 			bench_matmul(vk, formats[i], 1536, 768, tokens[t]);
 			if (kb_op_vk_caps(vk)->type != KB_VK_CPU) { // sizes of 8 billion weights
+				bench_matmul(vk, formats[i], 4096, 4096, tokens[t]);
+				bench_matmul(vk, formats[i], 6144, 4096, tokens[t]);
 				bench_matmul(vk, formats[i], 28672, 4096, tokens[t]);
 				bench_matmul(vk, formats[i], 4096, 14336, tokens[t]);
 			}
@@ -286,6 +288,11 @@ int bench(struct kb_backend *vk)
 		bench_attention(vk, 9, 3, 64, 128, 1024);
 		bench_attention(vk, 4, 1, 256, 1, 512);
 		bench_attention(vk, 4, 1, 256, 128, 512);
+		if (kb_op_vk_caps(vk)->type != KB_VK_CPU) {
+			bench_attention(vk, 32, 8, 128, 1, 640);
+			bench_attention(vk, 32, 8, 128, 1, 4096);
+			bench_attention(vk, 32, 8, 128, 256, 512);
+		}
 	}
 	if (!only || !strcmp(only, "small")) {
 		bench_small(vk, 1);
