@@ -340,6 +340,12 @@ int kb_install_feed(struct kb_install *i, const void *bytes, size_t len, struct 
 	return failed(i, err);
 }
 
+/* see install.h */
+bool kb_install_is_proven(const struct kb_install *i)
+{
+	return i->has_partial;
+}
+
 // --- the end ---------------------------------------------------------------------------------------
 
 static int put_in_place(struct kb_install *i, struct kb_err *err, bool *ret_has_verity)

@@ -41,6 +41,9 @@ KB_MUST_CHECK int kb_install_begin(
 // an error every further call gives it again. KB_EEXISTS: it is the active version already; that is no failure, finish
 // says so too.
 KB_MUST_CHECK int kb_install_feed(struct kb_install *i, const void *bytes, size_t len, struct kb_err *err);
+// Whether signatures and manifest are behind it: from here on nothing but hashing and the disk's work is left, which a
+// thread of its own may do. (The cryptographic library wants all of a process's calls on one thread.)
+bool kb_install_is_proven(const struct kb_install *i);
 // That was all: makes it the active version. A failure is in the audit log too.
 KB_MUST_CHECK int kb_install_finish(struct kb_install *i, struct kb_err *err, struct kb_install_result *ret);
 // Frees it; what was not finished leaves nothing behind. NULL is fine.

@@ -1,5 +1,6 @@
 // The daemon's own LMDB environment, STATE/state.mdb (0600): paired clients, settings, the schema's version.
-// Default sync: a change that was acknowledged survives a power cut. Not thread-safe: one thread owns it.
+// Default sync: a change that was acknowledged survives a power cut. Each function is a transaction of its own, so that
+// threads may call them side by side; opening and closing is one thread's.
 // Several processes may have it open (the installer beside the daemon): LMDB lets one write at a time.
 // Tables of this file: "clients" fingerprint -> record, "bearers" hash of the key -> fingerprint, "settings" name ->
 // text. Others keep theirs in it too: trust.h, installed.h, audit.h.

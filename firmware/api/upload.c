@@ -6,7 +6,8 @@
 //   PATCH  /admin/uploads/DIGEST  Upload-Offset: N, Content-Type: application/partial-upload -> {digest, offset}
 //                                 with Upload-Complete: ?1 -> {model, version, digest, was_active}
 //   DELETE /admin/uploads/DIGEST  -> {}
-// There is one at a time, as there is one install at a time. Hashing and the disk's work are done on a worker thread.
+// There is one at a time, as there is one install at a time. Signatures are checked on the loop's thread, where all
+// calls of the cryptographic library are made; hashing and the disk's work are done on a worker thread.
 #include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
@@ -22,6 +23,7 @@
 #include <time.h>
 
 #define ROOM_REASON "to make room for another image"
+#define HEAD_STEP 4096u // so that hardly anything of the payload is hashed on the loop's thread
 #define DIGEST_CHARS (2 * KB_VERITY_HASH)
 
 struct kb_upload {
@@ -39,6 +41,7 @@ struct piece {
 	struct kb_daemon *daemon;
 	struct kb_conn *conn; // NULL: it left
 	struct kb_buf body;
+	size_t at; // fed already
 	bool is_last;
 	int code;
 	struct kb_err err;
@@ -193,11 +196,23 @@ void kb_handle_upload_cancel(struct kb_conn *c)
 
 // --- pieces ----------------------------------------------------------------------------------------
 
+// The head of the image, in small pieces, up to where signatures and manifest are proven.
+static void feed_head(struct piece *p)
+{
+	struct kb_upload *u = p->daemon->upload;
+	while (p->code == KB_OK && p->at < p->body.len && !kb_install_is_proven(u->install)) {
+		size_t left = p->body.len - p->at, n = left < HEAD_STEP ? left : HEAD_STEP;
+		p->code = kb_install_feed(u->install, p->body.data + p->at, n, &p->err);
+		p->at += n;
+	}
+}
+
 static void on_work(uv_work_t *work)
 {
 	struct piece *p = work->data;
 	struct kb_upload *u = p->daemon->upload;
-	p->code = kb_install_feed(u->install, p->body.data, p->body.len, &p->err);
+	if (p->code == KB_OK)
+		p->code = kb_install_feed(u->install, p->body.data + p->at, p->body.len - p->at, &p->err);
 	if (p->code == KB_EEXISTS || (p->code == KB_OK && p->is_last))
 		p->code = kb_install_finish(u->install, &p->err, &p->result);
 	else
@@ -296,6 +311,7 @@ void kb_handle_upload_piece(struct kb_conn *c)
 	p->body = c->http.body; // the connection gets a new one with its next request
 	c->http.body = (struct kb_buf){.max = p->body.max};
 	p->conn = c;
+	feed_head(p);
 	u->is_busy = true;
 	if (uv_queue_work(&c->daemon->loop, &p->work, on_work, on_worked)) {
 		u->is_busy = false;

@@ -1,6 +1,9 @@
-// kotobako image fetch: a file from any HTTPS server on the network that knows ranges (RFC 9110, 14), several parts at a
-// time. It comes as OUT.part with OUT.part.map, which says which parts are there, so that what was cut goes on. Nothing is
-// proven by it but who the server is: that is the installer's work.
+// kotobako image fetch: a file from any HTTPS server on the network that knows ranges (RFC 9110, 14), several parts at
+// a time. It comes as OUT.part with OUT.part.map, which says which parts are there, so that what was cut goes on.
+// Nothing is proven by it but who the server is: that is the installer's work.
+//
+// Workers are processes, because the TLS library wants all of a process's calls on one thread (net/tls.h); each begins
+// with the library untouched, so that none has another's random numbers.
 #include "base/clock.h"
 #include "firmware/ctl/ctl_image.h"
 #include "firmware/ctl/progress.h"
@@ -10,17 +13,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PART_BYTES (4u << 20)
 #define WORKERS 4u
 #define TRIES 6u // of one part, with pauses that double: a minute of a cable that is out
 #define MAP_HEAD 8u
+
+// What all processes see.
+struct shared {
+	_Atomic uint64_t next, done;
+	_Atomic bool is_over;
+	uint64_t total;             // of the file: the first worker's answer
+	struct kb_err err[WORKERS]; // of each
+};
 
 struct fetch {
 	struct kb_http_target server;
@@ -29,11 +42,7 @@ struct fetch {
 	int fd, map_fd;
 	uint64_t total, parts;
 	uint8_t *map; // of each part: 1, it is there
-	_Atomic uint64_t next, done;
-	_Atomic uint32_t working;
-	_Atomic bool is_over;
-	pthread_mutex_t lock; // of err
-	struct kb_err err;    // the first that ended it
+	struct shared *shared;
 };
 
 static int parse_url(const char *url, struct fetch *f, struct kb_err *err)
@@ -59,8 +68,7 @@ static int parse_url(const char *url, struct fetch *f, struct kb_err *err)
 // Whom to believe; and our own certificate where --client says so.
 static int read_keys(struct fetch *f, const struct kb_ctl *ctl, const char *ca, struct kb_err *err)
 {
-	int r = kb_tls_init(err);
-	r = r ? r : kb_ctl_read_file(ca, &f->ca, err);
+	int r = kb_ctl_read_file(ca, &f->ca, err);
 	f->server.ca_pem = r ? NULL : (const char *)f->ca.data;
 	if (r || !ctl->has_client)
 		return r;
@@ -94,7 +102,7 @@ static int on_body(void *ctx, const char *data, size_t len)
 		len -= (size_t)n;
 		p->at += (uint64_t)n;
 		p->left -= (uint64_t)n;
-		atomic_fetch_add(&p->f->done, (uint64_t)n);
+		atomic_fetch_add(&p->f->shared->done, (uint64_t)n);
 	}
 	return KB_OK;
 }
@@ -140,14 +148,14 @@ static int get_patiently(
 	struct kb_http_client *c, struct fetch *f, uint64_t at, uint64_t len, uint64_t *ret_total, struct kb_err *err)
 {
 	int r = KB_OK;
-	for (unsigned tries = 0; tries < TRIES && !atomic_load(&f->is_over); tries++) {
+	for (unsigned tries = 0; tries < TRIES && !atomic_load(&f->shared->is_over); tries++) {
 		struct part p = {.f = f, .at = at, .left = len};
 		if (tries)
 			usleep((1u << tries) * 250000);
 		r = get(c, f, &p, ret_total, err);
 		if (r == KB_OK)
 			return r;
-		atomic_fetch_sub(&f->done, len - p.left);
+		atomic_fetch_sub(&f->shared->done, len - p.left);
 		if (!may_help(r))
 			return r;
 	}
@@ -165,45 +173,107 @@ static int get_part(struct kb_http_client *c, struct fetch *f, uint64_t i, struc
 	return r;
 }
 
-static void *work(void *ctx)
+static int get_parts(struct fetch *f, struct kb_http_client *c, struct kb_err *err)
 {
-	struct fetch *f = ctx;
-	struct kb_http_client *c = NULL;
-	struct kb_err err = {0};
+	struct shared *s = f->shared;
 	uint64_t i;
-	int r = kb_http_client_create(&f->server, &c, &err);
-	while (r == KB_OK && !atomic_load(&f->is_over) && (i = atomic_fetch_add(&f->next, 1)) < f->parts) {
+	int r = KB_OK;
+	while (r == KB_OK && !atomic_load(&s->is_over) && (i = atomic_fetch_add(&s->next, 1)) < f->parts) {
 		if (f->map[i])
 			continue;
-		r = get_part(c, f, i, &err);
+		r = get_part(c, f, i, err);
 		// First the part, then that it is there.
-		if (r == KB_OK && !atomic_load(&f->is_over) &&
+		if (r == KB_OK && !atomic_load(&s->is_over) &&
 			(fdatasync(f->fd) || pwrite(f->map_fd, &(uint8_t){1}, 1, (off_t)(MAP_HEAD + i)) != 1))
-			r = kb_fail(&err, kb_err_from_errno(errno), "writing: %s", strerror(errno));
+			r = kb_fail(err, kb_err_from_errno(errno), "writing: %s", strerror(errno));
 	}
-	if (r) {
-		pthread_mutex_lock(&f->lock);
-		if (!f->err.code)
-			f->err = err;
-		pthread_mutex_unlock(&f->lock);
-		atomic_store(&f->is_over, true);
-	}
-	kb_http_client_destroy(c);
-	atomic_fetch_sub(&f->working, 1);
-	return NULL;
+	return r;
 }
 
 // How long it is, by asking for its first byte.
-static int ask_total(struct fetch *f, struct kb_err *err)
+static int get_total(struct fetch *f, struct kb_http_client *c, struct kb_err *err)
+{
+	int r = get_patiently(c, f, 0, 1, &f->shared->total, err);
+	if (r == KB_OK && f->shared->total == 0)
+		r = kb_fail(err, KB_EUNSUPPORTED, "the server does not say how long %s is", f->path);
+	return r;
+}
+
+typedef int task(struct fetch *f, struct kb_http_client *c, struct kb_err *err);
+
+// A worker's life. It ends with its parent.
+static _Noreturn void work(struct fetch *f, uint32_t index, task *what)
 {
 	struct kb_http_client *c = NULL;
-	int r = kb_http_client_create(&f->server, &c, err);
-	r = r ? r : get_patiently(c, f, 0, 1, &f->total, err);
-	kb_http_client_destroy(c);
-	atomic_store(&f->done, 0);
-	if (r == KB_OK && f->total == 0)
-		r = kb_fail(err, KB_EUNSUPPORTED, "the server does not say how long %s is", f->path);
+	struct kb_err err = {0};
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	int r = kb_tls_init(&err);
+	r = r ? r : kb_http_client_create(&f->server, &c, &err);
+	r = r ? r : what(f, c, &err);
+	if (r) {
+		err.code = r;
+		f->shared->err[index] = err;
+		atomic_store(&f->shared->is_over, true);
+	}
+	_exit(r != 0);
+}
+
+// Runs n workers until all have ended; the first error of any.
+static int run(struct fetch *f, uint32_t n, task *what, struct kb_ctl_progress *progress, struct kb_err *err)
+{
+	uint32_t working = 0;
+	for (; working < n; working++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			work(f, working, what);
+		if (pid < 0)
+			break;
+	}
+	if (working == 0)
+		return kb_fail(err, KB_ENOMEM, "no process could be made: %s", strerror(errno));
+	while (working) {
+		int status = 0;
+		pid_t ended = waitpid(-1, &status, WNOHANG);
+		if (ended > 0) {
+			working--;
+			if (WIFSIGNALED(status)) // it could not say why
+				atomic_store(&f->shared->is_over, true);
+			continue;
+		}
+		usleep(20000);
+		if (kb_ctl_interrupted)
+			atomic_store(&f->shared->is_over, true);
+		if (progress)
+			kb_ctl_progress_step(progress, atomic_load(&f->shared->done), f->total, "fetching", kb_clock_ms());
+	}
+	if (kb_ctl_interrupted)
+		return kb_fail(err, KB_ECANCELLED, "stopped");
+	for (uint32_t i = 0; i < n; i++)
+		if (f->shared->err[i].code) {
+			*err = f->shared->err[i];
+			return err->code;
+		}
+	return atomic_load(&f->shared->is_over) ? kb_fail(err, KB_EIO, "a worker died") : KB_OK;
+}
+
+static int ask_total(struct fetch *f, struct kb_err *err)
+{
+	int r = run(f, 1, get_total, NULL, err);
+	f->total = f->shared->total;
 	f->parts = (f->total + PART_BYTES - 1) / PART_BYTES;
+	atomic_store(&f->shared->done, 0);
+	return r;
+}
+
+static int get_all(struct fetch *f, struct kb_err *err)
+{
+	struct kb_ctl_progress progress;
+	if (atomic_load(&f->shared->done))
+		fprintf(
+			stderr, "goes on: %" PRIu64 " of %" PRIu64 " bytes are there\n", atomic_load(&f->shared->done), f->total);
+	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "fetching", kb_clock_ms());
+	int r = run(f, f->parts < WORKERS ? (uint32_t)f->parts : WORKERS, get_parts, &progress, err);
+	kb_ctl_progress_end(&progress);
 	return r;
 }
 
@@ -219,7 +289,7 @@ static int open_map(struct fetch *f, struct kb_err *err)
 		pread(f->map_fd, f->map, f->parts, MAP_HEAD) == (ssize_t)f->parts) {
 		for (uint64_t i = 0; i < f->parts; i++)
 			if (f->map[i])
-				atomic_fetch_add(&f->done, i + 1 < f->parts ? PART_BYTES : f->total - i * PART_BYTES);
+				atomic_fetch_add(&f->shared->done, i + 1 < f->parts ? PART_BYTES : f->total - i * PART_BYTES);
 		return KB_OK;
 	}
 	memset(f->map, 0, f->parts);
@@ -227,38 +297,6 @@ static int open_map(struct fetch *f, struct kb_err *err)
 		ftruncate(f->map_fd, (off_t)(MAP_HEAD + f->parts)) || ftruncate(f->fd, (off_t)f->total))
 		return kb_fail(err, kb_err_from_errno(errno), "writing: %s", strerror(errno));
 	return KB_OK;
-}
-
-static int run(struct fetch *f, struct kb_err *err)
-{
-	struct kb_ctl_progress progress;
-	pthread_t threads[WORKERS];
-	uint32_t n = 0;
-	if (atomic_load(&f->done))
-		fprintf(stderr, "goes on: %" PRIu64 " of %" PRIu64 " bytes are there\n", atomic_load(&f->done), f->total);
-	kb_ctl_progress_begin(&progress, stderr, kb_ctl_is_terminal(2), "fetching", kb_clock_ms());
-	while (n < WORKERS && n < f->parts) {
-		atomic_fetch_add(&f->working, 1);
-		if (pthread_create(&threads[n], NULL, work, f)) {
-			atomic_fetch_sub(&f->working, 1);
-			break;
-		}
-		n++;
-	}
-	while (atomic_load(&f->working)) {
-		usleep(50000);
-		if (kb_ctl_interrupted)
-			atomic_store(&f->is_over, true);
-		kb_ctl_progress_step(&progress, atomic_load(&f->done), f->total, "fetching", kb_clock_ms());
-	}
-	for (uint32_t i = 0; i < n; i++)
-		pthread_join(threads[i], NULL);
-	kb_ctl_progress_end(&progress);
-	if (kb_ctl_interrupted)
-		return kb_fail(err, KB_ECANCELLED, "stopped");
-	if (f->err.code)
-		*err = f->err;
-	return n == 0 ? kb_fail(err, KB_ENOMEM, "no threads") : f->err.code;
 }
 
 static int fetch(struct fetch *f, const char *out, struct kb_err *err)
@@ -275,8 +313,8 @@ static int fetch(struct fetch *f, const char *out, struct kb_err *err)
 		r = kb_fail(err, kb_err_from_errno(errno), "%s: %s", part, strerror(errno));
 	r = r ? r : ask_total(f, err);
 	r = r ? r : open_map(f, err);
-	r = r ? r : run(f, err);
-	if (r == KB_OK && (fsync(f->fd) || rename(part, out) || unlink(map)))
+	r = r ? r : get_all(f, err);
+	if (r == KB_OK && (f->fd < 0 || fsync(f->fd) || rename(part, out) || unlink(map)))
 		r = kb_fail(err, kb_err_from_errno(errno), "%s: %s", out, strerror(errno));
 	if (f->fd >= 0)
 		close(f->fd);
@@ -295,15 +333,20 @@ int kb_ctl_image_fetch(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	const char *ca = args->option[KB_IMAGE_CA].text;
 	if (!f)
 		return kb_ctl_fail(KB_CTL_FAILED, "out of memory");
-	pthread_mutex_init(&f->lock, NULL);
+	f->shared = mmap(NULL, sizeof *f->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (f->shared == MAP_FAILED) {
+		free(f);
+		return kb_ctl_fail(KB_CTL_FAILED, "out of memory");
+	}
 	kb_ctl_catch_interrupt(true);
-	int r = ca ? parse_url(args->arg[1], f, &err) : kb_fail(&err, KB_EARG, "--ca is wanted: who vouches for the server");
+	int r =
+		ca ? parse_url(args->arg[1], f, &err) : kb_fail(&err, KB_EARG, "--ca is wanted: who vouches for the server");
 	r = r ? r : read_keys(f, ctl, ca, &err);
 	r = r ? r : fetch(f, args->arg[2], &err);
 	kb_buf_finish(&f->ca);
 	kb_buf_finish(&f->cert);
 	kb_wipe(&f->key);
-	pthread_mutex_destroy(&f->lock);
+	munmap(f->shared, sizeof *f->shared);
 	free(f);
 	if (r == KB_ECANCELLED)
 		return kb_ctl_fail(KB_CTL_INTERRUPTED, "stopped; the same command goes on where it was");
