@@ -1,7 +1,5 @@
 #include "op/op_vk.h"
-#include "base/clock.h"
 #include "base/log.h"
-#include "op/op_vk_choice.h"
 #include "op/op_vk_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,13 +7,11 @@
 
 struct kb_graph {
 	struct kb_op_vk *b;
-	struct kb_vk_graph *graphs[KB_RUNS]; // the second only where the first has chains
-	struct kb_choice choice;
+	struct kb_vk_graph *graph;
 	struct kb_vk_buffer result; // where the canary comes back
 	struct kb_chains chains;
 	struct kb_vk_buffer fixed; // x in fixed point, one matmul's after another's
 	struct kb_vk_buffer parts; // of split attention, and their counters
-	kb_addr arrived;           // these counters
 	const struct kb_step_head *head;
 	uint32_t max_tokens, max_out;
 };
@@ -103,8 +99,7 @@ static void op_graph_destroy(struct kb_backend *base, struct kb_graph *g)
 {
 	if (!g)
 		return;
-	for (int i = 0; i < KB_RUNS; i++)
-		kb_vk_graph_destroy(g->graphs[i]);
+	kb_vk_graph_destroy(g->graph);
 	kb_vk_buffer_destroy(of(base)->vk, &g->result);
 	kb_vk_buffer_destroy(of(base)->vk, &g->chains.buffer);
 	kb_vk_buffer_destroy(of(base)->vk, &g->fixed);
@@ -112,51 +107,30 @@ static void op_graph_destroy(struct kb_backend *base, struct kb_graph *g)
 	free(g);
 }
 
-// Memory that the dispatches of a graph share.
-static int make_room(struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb_graph *g, struct kb_err *err)
+static int build(struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb_graph *g, struct kb_err *err)
 {
+	struct kb_plan plan = {.b = b, .desc = desc};
+	const uint32_t most[KB_VK_COUNTERS] = {desc->max_tokens, desc->max_out};
 	uint64_t arrived;
 	const uint64_t bytes = kb__op_vk_fixed_bytes(b, desc), parts = kb__op_vk_parts_bytes(b, desc, &arrived);
-	int rc = kb_vk_buffer_create(b->vk, KB_VK_HOST, 16, "canary", err, &g->result);
-	if (rc == KB_OK && bytes)
-		rc = kb_vk_buffer_create(b->vk, KB_VK_DEVICE, bytes, "x in fixed point", err, &g->fixed);
+	int rc = bytes ? kb_vk_buffer_create(b->vk, KB_VK_DEVICE, bytes, "x in fixed point", err, &g->fixed) : KB_OK;
+	if (bytes)
+		plan.fixed = (struct kb_vk_range){.address = g->fixed.address, .size = bytes};
 	if (rc == KB_OK && parts)
 		rc = kb_vk_buffer_create(b->vk, KB_VK_DEVICE, parts + arrived, "parts of attention", err, &g->parts);
-	g->arrived = g->parts.address + parts;
-	return rc;
-}
-
-// kind: KB_RUN_CHAINED (where there are chains) or KB_RUN_APART.
-static int record(
-	struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb_graph *g, uint32_t kind, struct kb_err *err)
-{
-	struct kb_plan plan = {
-		.b = b,
-		.desc = desc,
-		.fixed = {.address = g->fixed.address, .size = g->fixed.size},
-		.parts = {.address = g->parts.address, .size = g->arrived - g->parts.address},
-		.arrived = g->arrived,
-	};
-	const uint32_t most[KB_VK_COUNTERS] = {desc->max_tokens, desc->max_out};
-	int rc = kb__op_vk_plan(&plan, err);
-	if (rc == KB_OK && kind == KB_RUN_CHAINED)
+	plan.parts = (struct kb_vk_range){.address = g->parts.address, .size = parts};
+	plan.arrived = g->parts.address + parts;
+	if (rc == KB_OK)
+		rc = kb__op_vk_plan(&plan, err);
+	if (rc == KB_OK)
 		rc = kb__op_vk_chain(&plan, &g->chains, err);
+	if (rc == KB_OK)
+		rc = kb_vk_buffer_create(b->vk, KB_VK_HOST, 16, "canary", err, &g->result);
 	if (rc == KB_OK)
 		rc = kb__op_vk_plan_canary(&plan, g->result.address, err);
 	if (rc == KB_OK)
-		rc = kb_vk_graph_create(b->vk, plan.list, plan.n, most, b->ns_per_work, b->profile, err, &g->graphs[kind]);
+		rc = kb_vk_graph_create(b->vk, plan.list, plan.n, most, b->ns_per_work, b->profile, err, &g->graph);
 	kb__op_vk_plan_finish(&plan);
-	return rc;
-}
-
-static int build(struct kb_op_vk *b, const struct kb_graph_desc *desc, struct kb_graph *g, struct kb_err *err)
-{
-	int rc = make_room(b, desc, g, err);
-	if (rc == KB_OK)
-		rc = record(b, desc, g, KB_RUN_CHAINED, err);
-	// A profile is of one of them.
-	if (rc == KB_OK && g->chains.buffer.host && !b->profile)
-		rc = record(b, desc, g, KB_RUN_APART, err);
 	return rc;
 }
 
@@ -199,12 +173,9 @@ static int op_graph_run(struct kb_backend *base, struct kb_graph *g, struct kb_e
 			counters[1], g->max_tokens, g->max_out);
 	*result = ~g->head->canary;
 	kb__op_vk_chains_clear(&g->chains);
-	const uint32_t kind = g->graphs[KB_RUN_APART] ? kb__choice_next(&g->choice) : KB_RUN_CHAINED;
-	const uint64_t begin = kb_clock_ns();
-	int rc = kb_vk_graph_run(g->graphs[kind], counters, err);
+	int rc = kb_vk_graph_run(g->graph, counters, err);
 	if (rc != KB_OK)
 		return rc;
-	kb__choice_ran(&g->choice, kind, (double)(kb_clock_ns() - begin));
 	rc = kb__op_vk_chains_check(&g->chains, err);
 	if (rc != KB_OK) {
 		b->vk->lost = true;
@@ -217,7 +188,7 @@ static int op_graph_run(struct kb_backend *base, struct kb_graph *g, struct kb_e
 			g->head->canary);
 	}
 	b->runs++;
-	double rate = kb_vk_graph_rate(g->graphs[kind]);
+	double rate = kb_vk_graph_rate(g->graph);
 	if (rate > 0)
 		b->ns_per_work = 0.75 * b->ns_per_work + 0.25 * rate;
 	return KB_OK;
@@ -321,7 +292,7 @@ uint32_t kb_op_vk_messages(const struct kb_backend *b)
 bool kb_op_vk_profile(const struct kb_graph *g, uint32_t i, struct kb_op_vk_profile *ret)
 {
 	uint32_t n;
-	const struct kb_vk_profile *p = kb_vk_graph_profile(g->graphs[KB_RUN_CHAINED], &n);
+	const struct kb_vk_profile *p = kb_vk_graph_profile(g->graph, &n);
 	if (i >= n)
 		return false;
 	*ret = (struct kb_op_vk_profile){
@@ -332,5 +303,5 @@ bool kb_op_vk_profile(const struct kb_graph *g, uint32_t i, struct kb_op_vk_prof
 /* see op_vk.h */
 void kb_op_vk_counts(const struct kb_graph *g, uint32_t ret[3])
 {
-	kb_vk_graph_counts(g->graphs[KB_RUN_CHAINED], ret);
+	kb_vk_graph_counts(g->graph, ret);
 }
