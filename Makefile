@@ -66,6 +66,10 @@ PROGRAM_kotobako := firmware/ctl
 PROGRAM_NAMES := kotobakod kotobako-engine kotobako
 PROGRAMS := $(foreach p,$(PROGRAM_NAMES),$(if $(call room_src,$(PROGRAM_$(p))),$(B)/$(p)))
 
+# PID 1 of the image: static, of nothing but its own room.
+PROGRAMS += $(if $(filter release,$(config)),$(B)/kotobako-init)
+INIT_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/init)))
+
 TESTS_SRC := $(sort $(wildcard tests/unit/*/*_test.c))
 TESTS := $(patsubst tests/unit/%.c,$(B)/test/%,$(TESTS_SRC))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))
@@ -98,6 +102,10 @@ $(B)/$(1): $(call obj,$(call room_src,$(PROGRAM_$(1)))) $(LIBRARIES)
 	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(LIBRARIES) -Wl,--end-group $$(LIBS)
 endef
 $(foreach p,$(PROGRAM_NAMES),$(eval $(call program_rule,$(p))))
+
+$(B)/kotobako-init: $(call obj,$(call room_src,firmware/init))
+	@[ "$(V)" = 1 ] || echo "  LD   $@"
+	$(Q)$(CC) -static-pie -Wl,-z,relro,-z,now $(LDFLAGS) -o $@ $^
 
 # --- shaders -----------------------------------------------------------------
 build/shaders/rules.mk: shaders/variants.list Makefile
@@ -134,6 +142,7 @@ $(foreach t,$(TESTS_SRC:tests/unit/%_test.c=%),$(if $(call test_parts,$(t)),$(ev
 API_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/api)))
 $(filter $(B)/test/api/%,$(TESTS)): $(API_PARTS)
 build/fuzz/bin/api_fuzz: $(API_PARTS)
+$(filter $(B)/test/init/%,$(TESTS)): $(INIT_PARTS)
 $(B)/test/fake_engine: $(B)/obj/tests/e2e/fake_engine.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)

@@ -1,0 +1,99 @@
+// PID 1 of the box. One static program, run twice: in the initrd it opens the verified root (dm-verity over erofs) and
+// moves into it; there it mounts what is writable, loads the board's modules, sets up the network and keeps the
+// services of /etc/kotobako/services running until the power button.
+// It reads only what the signed command line and the verified root say; what comes from outside (a stick, the network)
+// is parsed by services under a user of their own.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+	KB_INIT_SERVICES_MAX = 8, // rows of /etc/kotobako/services
+	KB_INIT_ARGS_MAX = 24,    // words of a service's command
+	KB_INIT_TEXT_MAX = 8192,  // bytes of a table or of the kernel's command line
+	KB_INIT_HASH_HEX = 64,    // SHA-256 in hexadecimal
+};
+
+// --- tables: pure functions ---------------------------------------------------
+
+enum kb_when {
+	KB_WHEN_ALWAYS, // from start to power-off; started again, ever later, where it ends
+	KB_WHEN_STICK,  // once, when a stick that asks to be paired is there and the box has no client yet
+};
+
+struct kb_service {
+	char *name;
+	uid_t uid;
+	enum kb_when when;
+	char *argv[KB_INIT_ARGS_MAX + 1]; // NULL behind the last
+	// The supervisor's.
+	pid_t pid;            // 0: does not run
+	unsigned failures;    // ends in a row, forgotten after a minute of running
+	int64_t started, due; // ms of CLOCK_BOOTTIME
+};
+
+// Rows NAME UID always|stick COMMAND ARG..., # begins a comment. Cuts text into words where it lies; ret points into
+// it. Returns the number of rows, or -1 and the number of the wrong line in *ret_line.
+int kb_init_parse_services(char *text, struct kb_service ret[KB_INIT_SERVICES_MAX], unsigned *ret_line);
+
+// The value of KEY=VALUE among the words of text (the kernel's command line), the last one if there are several.
+// Returns its length, or -1 where there is none or it does not fit.
+int kb_init_option(const char *text, const char *key, char *ret, size_t size);
+
+// A verified root: kb.verity=ROOTHASH:SALT:BLOCKS. The hash tree begins right behind the data.
+struct kb_verity {
+	char hash[KB_INIT_HASH_HEX + 1], salt[KB_INIT_HASH_HEX + 1];
+	uint64_t blocks; // of 4096 bytes
+};
+// Returns -1 where the text is not one; what hash and salt hold is then of no use.
+int kb_init_parse_verity(const char *text, struct kb_verity *ret);
+// The parameters of the kernel's verity target (Documentation/admin-guide/device-mapper/verity.rst). A block that does
+// not fit its hash ends in a panic: there is nothing to fall back on inside a running root.
+int kb_init_verity_table(const struct kb_verity *v, const char *device, char *ret, size_t size);
+
+// ADDRESS/PREFIX of IPv4, host byte order. Returns -1 where it is not one.
+int kb_init_parse_address(const char *text, uint32_t *ret_address, uint32_t *ret_mask);
+
+// The ports that /proc/net/tcp or tcp6 says are listened on, into ret[n_max], each once; those that ret holds already
+// (n of them) stay. Returns how many there are then.
+unsigned kb_init_parse_listeners(const char *text, uint16_t *ret, unsigned n, unsigned n_max);
+
+// Milliseconds until a service that ended `failures` times in a row is started again.
+int64_t kb_init_backoff(unsigned failures);
+
+// --- the machine --------------------------------------------------------------
+
+// Milliseconds since the kernel started.
+int64_t kb_init_now(void);
+// A line on the console: seconds since the kernel started, "init:", the text.
+void kb_init_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// Says why and ends PID 1: the kernel panics, and reboots if its command line says panic=.
+_Noreturn void kb_init_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+// Reads a whole small file as text, NUL behind. -1: it cannot be read or is larger than size - 1.
+ssize_t kb_init_read(const char *path, char *ret, size_t size);
+int kb_init_write(const char *path, const char *text);
+
+// Loads each file that a list names, one path a line, in its order. A module that this machine has no use for is said
+// and passed over; what is needed is missed where it is needed.
+void kb_init_load_modules(const char *list);
+// The device with that GPT partition name, waited for. ret: "/dev/..."
+int kb_init_find_partition(const char *name, int wait_ms, char *ret, size_t size);
+// /dev/dm-0 from a device and its tree, read-only.
+int kb_init_open_verity(const struct kb_verity *v, const char *device);
+int kb_init_network(const char *interface, const char *address, const char *gateway);
+
+_Noreturn void kb_init_stage_initrd(void);
+_Noreturn void kb_init_stage_root(void);
+_Noreturn void kb_init_supervise(struct kb_service *services, int n);
+
+// What the supervisor looks at besides its services.
+void kb_init_watchdog_open(void);
+void kb_init_watchdog_feed(void);
+int kb_init_button_open(void); // the number of buttons found
+bool kb_init_button_pressed(int wait_ms);
+// Mounts a stick that has a directory kotobako/ on /run/stick, writable for uid. True where it did.
+bool kb_init_stick_mount(uid_t uid);
+void kb_init_stick_unmount(void);

@@ -1,0 +1,151 @@
+// kotobako-init: PID 1 in the initrd and in the root. See init.h.
+#include "firmware/init/init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char own_path[] = "/usr/bin/kotobako-init";
+static uid_t state_uid; // nftw has no argument for it
+
+static void must_mount(const char *from, const char *to, const char *type, unsigned long flags, const char *data)
+{
+	if (mount(from, to, type, flags, data))
+		kb_init_die("mount %s on %s (%s): %s", from, to, type, strerror(errno));
+}
+
+static void open_console(void)
+{
+	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
+	for (int i = 0; fd >= 0 && i < 3; i++)
+		dup2(fd, i);
+	if (fd > 2)
+		close(fd);
+}
+
+void kb_init_stage_initrd(void)
+{
+	static const struct mounted {
+		const char *type, *at;
+	} early[] = {{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}};
+	for (size_t i = 0; i < sizeof early / sizeof *early; i++) {
+		mkdir(early[i].at, 0755);
+		must_mount(early[i].type, early[i].at, early[i].type, MS_NOSUID | MS_NOEXEC, NULL);
+	}
+	open_console();
+	kb_init_say("stage initrd");
+	char line[KB_INIT_TEXT_MAX], text[256], name[64], device[64];
+	struct kb_verity v;
+	kb_init_load_modules("/modules.list");
+	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0 ||
+		kb_init_option(line, "kb.verity", text, sizeof text) < 0 || kb_init_parse_verity(text, &v) ||
+		kb_init_option(line, "kb.root", name, sizeof name) < 0)
+		kb_init_die("the command line has no kb.root= and kb.verity=: this kernel was not packed by the image's build");
+	if (kb_init_find_partition(name, 20000, device, sizeof device))
+		kb_init_die("no disk has a partition named %s", name);
+	if (kb_init_open_verity(&v, device))
+		kb_init_die("dm-verity over %s: %s", device, strerror(errno));
+	mkdir("/root", 0755);
+	if (mount("/dev/dm-0", "/root", "erofs", MS_RDONLY | MS_NODEV | MS_NOSUID, NULL))
+		kb_init_die("the root on %s does not mount: %s (it is not the one that this kernel was signed with)", device,
+			strerror(errno));
+	kb_init_say("stage verity: %s on %s", name, device);
+	for (size_t i = 0; i < sizeof early / sizeof *early; i++) {
+		char to[32];
+		snprintf(to, sizeof to, "/root%s", early[i].at);
+		must_mount(early[i].at, to, NULL, MS_MOVE, NULL);
+	}
+	// What the initrd held is freed: the program is in the root as well.
+	unlink("/init");
+	unlink("/modules.list");
+	if (chdir("/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+		kb_init_die("moving into the root: %s", strerror(errno));
+	execl(own_path, own_path, "root", (char *)NULL);
+	kb_init_die("%s: %s", own_path, strerror(errno));
+}
+
+static int give(const char *path, const struct stat *s, int type, struct FTW *f)
+{
+	(void)type, (void)f;
+	if (s->st_uid != state_uid && lchown(path, state_uid, state_uid))
+		kb_init_say("%s: %s", path, strerror(errno));
+	return 0;
+}
+
+// The state partition belongs to the service that keeps it: a fresh one was made by the image's build, as root.
+static void mount_state(uid_t uid)
+{
+	char device[64];
+	if (kb_init_find_partition("state", 5000, device, sizeof device))
+		kb_init_die("no disk has a partition named state");
+	must_mount(device, "/state", "ext4", MS_NODEV | MS_NOSUID | MS_NOEXEC, "errors=panic");
+	state_uid = uid;
+	nftw("/state", give, 8, FTW_PHYS | FTW_MOUNT);
+	chmod("/state", 0700);
+	kb_init_say("stage state: %s", device);
+}
+
+static void network(const char *line)
+{
+	char text[128];
+	if (kb_init_option(line, "kb.net", text, sizeof text) < 0) {
+		kb_init_say("no kb.net= on the command line: the network stays down");
+		return;
+	}
+	char *gateway = strchr(text, ',');
+	if (gateway)
+		*gateway++ = 0;
+	if (kb_init_network("eth0", text, gateway ? gateway : ""))
+		kb_init_say("network %s: %s", text, strerror(errno));
+	else
+		kb_init_say("stage network: eth0 %s", text);
+}
+
+void kb_init_stage_root(void)
+{
+	static char text[KB_INIT_TEXT_MAX];
+	static struct kb_service services[KB_INIT_SERVICES_MAX];
+	char line[KB_INIT_TEXT_MAX], lockdown[128];
+	unsigned wrong;
+	must_mount("tmpfs", "/run", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=755,size=16m");
+	must_mount("tmpfs", "/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=1777,size=64m");
+	mount("securityfs", "/sys/kernel/security", "securityfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL);
+	mount("efivarfs", "/sys/firmware/efi/efivars", "efivarfs", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RDONLY, NULL);
+	kb_init_load_modules("/usr/lib/kotobako/modules.list");
+	kb_init_watchdog_open();
+	// From here on nothing can be loaded into the kernel, not even by root.
+	if (kb_init_write("/proc/sys/kernel/modules_disabled", "1"))
+		kb_init_say("modules cannot be closed: %s", strerror(errno));
+	if (kb_init_read("/sys/kernel/security/lockdown", lockdown, sizeof lockdown) > 0) {
+		lockdown[strcspn(lockdown, "\n")] = 0;
+		kb_init_say("lockdown: %s", lockdown);
+	}
+	kb_init_say("tpm: %s", access("/dev/tpmrm0", F_OK) ? "none" : "there");
+	if (kb_init_read("/etc/kotobako/services", text, sizeof text) < 0)
+		kb_init_die("/etc/kotobako/services: %s", strerror(errno));
+	int n = kb_init_parse_services(text, services, &wrong);
+	if (n <= 0)
+		kb_init_die("/etc/kotobako/services:%u is not NAME UID always|stick COMMAND", wrong);
+	mount_state(services[0].uid);
+	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0)
+		line[0] = 0;
+	network(line);
+	kb_init_supervise(services, n);
+}
+
+int main(int argc, char **argv)
+{
+	if (getpid() != 1) {
+		fprintf(stderr, "kotobako-init is PID 1 of the box's image; it does nothing elsewhere\n");
+		return 2;
+	}
+	if (argc == 2 && strcmp(argv[1], "root") == 0)
+		kb_init_stage_root();
+	kb_init_stage_initrd();
+}

@@ -1,0 +1,185 @@
+// Services: started, started again, stopped. See init.h.
+#include "firmware/init/init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	TICK_MS = 500,              // how often the supervisor looks
+	STEADY_MS = 60000,          // a service that ran this long has no failures
+	STOP_MS = 10000,            // between SIGTERM and SIGKILL at power-off
+	CLAIM_MS = 30 * 60000,      // a stick may pair this long after power-on
+	STICK_TRIES_MS = 2000,      // between looks for a stick
+	SOCKETS_TEXT_MAX = 1 << 18, // bytes of /proc/net/tcp: some 1700 connections
+};
+
+static const char claimed[] = "/state/claimed"; // there: the box has a client, sticks are not looked at
+
+static _Noreturn void run(const struct kb_service *s)
+{
+	static char path[] = "PATH=/usr/bin", home[] = "HOME=/state", temporary[] = "TMPDIR=/tmp",
+				language[] = "LANG=C.UTF-8";
+	char *environment[] = {path, home, temporary, language, NULL};
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null >= 0)
+		dup2(null, STDIN_FILENO);
+	umask(077);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || setgroups(0, NULL) || setgid(s->uid) || setuid(s->uid)) {
+		kb_init_say("%s: user %u: %s", s->name, s->uid, strerror(errno));
+		_exit(126);
+	}
+	execve(s->argv[0], s->argv, environment);
+	kb_init_say("%s: %s: %s", s->name, s->argv[0], strerror(errno));
+	_exit(127);
+}
+
+static void start(struct kb_service *s)
+{
+	s->started = kb_init_now();
+	s->pid = fork();
+	if (s->pid == 0)
+		run(s);
+	if (s->pid < 0) {
+		s->pid = 0;
+		s->due = s->started + kb_init_backoff(++s->failures);
+		kb_init_say("%s: fork: %s", s->name, strerror(errno));
+		return;
+	}
+	kb_init_say("service %s: started as %d, user %u", s->name, (int)s->pid, s->uid);
+}
+
+static void say_end(const struct kb_service *s, int status)
+{
+	if (WIFEXITED(status))
+		kb_init_say("service %s: ended with %d", s->name, WEXITSTATUS(status));
+	else
+		kb_init_say("service %s: ended by signal %d", s->name, WTERMSIG(status));
+}
+
+static void mark_claimed(void)
+{
+	int fd = open(claimed, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		kb_init_say("%s: %s", claimed, strerror(errno));
+	else
+		close(fd);
+}
+
+static void ended(struct kb_service *s, int status)
+{
+	int64_t now = kb_init_now();
+	say_end(s, status);
+	s->pid = 0;
+	s->failures = now - s->started > STEADY_MS ? 1 : s->failures + 1;
+	s->due = now + kb_init_backoff(s->failures);
+	if (s->when != KB_WHEN_STICK)
+		return;
+	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	kb_init_stick_unmount();
+	if (is_good) {
+		mark_claimed();
+		sync();
+		kb_init_say("stage paired: the stick holds the client's files");
+	}
+}
+
+// Everything that ended, of ours or left to us by its parent.
+static void reap(struct kb_service *services, int n)
+{
+	int status;
+	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+		for (int i = 0; i < n; i++)
+			if (services[i].pid == pid)
+				ended(&services[i], status);
+}
+
+static bool is_due(const struct kb_service *s, int64_t now, int64_t *stick_at)
+{
+	if (s->pid || now < s->due)
+		return false;
+	if (s->when == KB_WHEN_ALWAYS)
+		return true;
+	if (now > CLAIM_MS || now < *stick_at || access(claimed, F_OK) == 0)
+		return false;
+	*stick_at = now + STICK_TRIES_MS;
+	return kb_init_stick_mount(s->uid);
+}
+
+// For whoever looks at the console, and for the test that there is one port and no other.
+static void say_listeners(void)
+{
+	static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6"};
+	static char text[SOCKETS_TEXT_MAX];
+	uint16_t ports[16];
+	unsigned n = 0;
+	for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+		if (kb_init_read(tables[i], text, sizeof text) > 0)
+			n = kb_init_parse_listeners(text, ports, n, sizeof ports / sizeof *ports);
+		else if (errno != ENOENT)
+			kb_init_say("%s: it cannot be read whole", tables[i]);
+	char list[128] = "";
+	for (unsigned i = 0; i < n; i++)
+		snprintf(list + strlen(list), sizeof list - strlen(list), " %u", ports[i]);
+	kb_init_say("listening on %u TCP ports:%s", n, list);
+}
+
+static bool any_runs(const struct kb_service *services, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (services[i].pid)
+			return true;
+	return false;
+}
+
+static void stop_all(struct kb_service *services, int n)
+{
+	for (int i = n - 1; i >= 0; i--)
+		if (services[i].pid)
+			kill(services[i].pid, SIGTERM);
+	for (int64_t end = kb_init_now() + STOP_MS; any_runs(services, n) && kb_init_now() < end; usleep(20000)) {
+		kb_init_watchdog_feed();
+		reap(services, n);
+	}
+	kill(-1, SIGKILL);
+	usleep(100000);
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+}
+
+void kb_init_supervise(struct kb_service *services, int n)
+{
+	int64_t stick_at = 0;
+	kb_init_say("stage services: %d rows, %d power buttons", n, kb_init_button_open());
+	do {
+		int64_t now = kb_init_now();
+		kb_init_watchdog_feed();
+		reap(services, n);
+		for (int i = 0; i < n; i++)
+			if (is_due(&services[i], now, &stick_at))
+				start(&services[i]);
+	} while (!kb_init_button_pressed(TICK_MS));
+	say_listeners();
+	kb_init_say("stage power-off");
+	stop_all(services, n);
+	sync();
+	if (umount2("/state", 0))
+		kb_init_say("/state: %s", strerror(errno));
+	kb_init_say("stage off");
+	reboot(RB_POWER_OFF);
+	kb_init_die("power-off: %s", strerror(errno));
+}

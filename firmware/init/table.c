@@ -1,0 +1,170 @@
+// The tables that PID 1 reads. Pure; see init.h.
+#include "firmware/init/init.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// The next word of *at, ended where it lies; NULL at the end of the line.
+static char *word(char **at)
+{
+	char *begin = *at + strspn(*at, " \t");
+	size_t len = strcspn(begin, " \t");
+	*at = begin + len;
+	if (**at)
+		*(*at)++ = 0;
+	return len ? begin : NULL;
+}
+
+static int parse_number(const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end;
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	return errno || *text < '0' || *text > '9' || *end || *ret > max ? -1 : 0;
+}
+
+static int parse_service(char *line, struct kb_service *ret)
+{
+	*ret = (struct kb_service){.name = word(&line)};
+	char *uid = word(&line), *when = word(&line);
+	uint64_t number;
+	if (!uid || !when || parse_number(uid, 65533, &number))
+		return -1;
+	ret->uid = (uid_t)number;
+	if (strcmp(when, "always") == 0)
+		ret->when = KB_WHEN_ALWAYS;
+	else if (strcmp(when, "stick") == 0)
+		ret->when = KB_WHEN_STICK;
+	else
+		return -1;
+	int n = 0;
+	char *arg;
+	while ((arg = word(&line))) {
+		if (n == KB_INIT_ARGS_MAX)
+			return -1;
+		ret->argv[n++] = arg;
+	}
+	return n > 0 && ret->argv[0][0] == '/' ? 0 : -1;
+}
+
+int kb_init_parse_services(char *text, struct kb_service ret[KB_INIT_SERVICES_MAX], unsigned *ret_line)
+{
+	int n = 0;
+	*ret_line = 0;
+	while (*text) {
+		char *line = text;
+		text += strcspn(text, "\n");
+		if (*text)
+			*text++ = 0;
+		(*ret_line)++;
+		line[strcspn(line, "#")] = 0;
+		if (line[strspn(line, " \t")] == 0)
+			continue;
+		if (n == KB_INIT_SERVICES_MAX || parse_service(line, &ret[n]))
+			return -1;
+		n++;
+	}
+	return n;
+}
+
+int kb_init_option(const char *text, const char *key, char *ret, size_t size)
+{
+	size_t key_len = strlen(key);
+	int found = -1;
+	for (const char *at = text; *at;) {
+		at += strspn(at, " \t\n");
+		size_t len = strcspn(at, " \t\n");
+		if (len > key_len && strncmp(at, key, key_len) == 0 && at[key_len] == '=') {
+			size_t value = len - key_len - 1;
+			found = -1;
+			if (value < size) {
+				memcpy(ret, at + key_len + 1, value);
+				ret[value] = 0;
+				found = (int)value;
+			}
+		}
+		at += len;
+	}
+	return found;
+}
+
+static bool is_hash(const char *text)
+{
+	return strlen(text) == KB_INIT_HASH_HEX && strspn(text, "0123456789abcdef") == KB_INIT_HASH_HEX;
+}
+
+int kb_init_parse_verity(const char *text, struct kb_verity *ret)
+{
+	*ret = (struct kb_verity){0};
+	const size_t h = KB_INIT_HASH_HEX;
+	if (strlen(text) < 2 * h + 3 || text[h] != ':' || text[2 * h + 1] != ':')
+		return -1;
+	memcpy(ret->hash, text, h);
+	memcpy(ret->salt, text + h + 1, h);
+	// A root of 2^40 blocks is 4 PiB: more is a mistake, and times 8 sectors it still fits.
+	if (parse_number(text + 2 * h + 2, UINT64_C(1) << 40, &ret->blocks) || ret->blocks == 0)
+		return -1;
+	return is_hash(ret->hash) && is_hash(ret->salt) ? 0 : -1;
+}
+
+int kb_init_verity_table(const struct kb_verity *v, const char *device, char *ret, size_t size)
+{
+	int n = snprintf(ret, size, "1 %s %s 4096 4096 %llu %llu sha256 %s %s 1 panic_on_corruption", device, device,
+		(unsigned long long)v->blocks, (unsigned long long)v->blocks, v->hash, v->salt);
+	return n > 0 && (size_t)n < size ? 0 : -1;
+}
+
+int kb_init_parse_address(const char *text, uint32_t *ret_address, uint32_t *ret_mask)
+{
+	char copy[20];
+	size_t len = strlen(text);
+	if (len >= sizeof copy)
+		return -1;
+	memcpy(copy, text, len + 1);
+	char *slash = strchr(copy, '/');
+	uint64_t prefix, part;
+	if (!slash)
+		return -1;
+	*slash = 0;
+	if (parse_number(slash + 1, 32, &prefix))
+		return -1;
+	*ret_address = 0;
+	char *at = copy;
+	for (int i = 0; i < 4; i++) {
+		char *dot = strchr(at, '.');
+		if (!dot != (i == 3))
+			return -1;
+		if (dot)
+			*dot = 0;
+		if (parse_number(at, 255, &part))
+			return -1;
+		*ret_address = *ret_address << 8 | (uint32_t)part;
+		at = dot ? dot + 1 : at;
+	}
+	*ret_mask = prefix ? UINT32_MAX << (32 - prefix) : 0;
+	return 0;
+}
+
+unsigned kb_init_parse_listeners(const char *text, uint16_t *ret, unsigned n, unsigned n_max)
+{
+	// "   0: 00000000:20FB 00000000:0000 0A ...": state 0A is TCP_LISTEN. The first line is a heading.
+	for (const char *line = strchr(text, '\n'); line && line[1]; line = strchr(line + 1, '\n')) {
+		unsigned port, state, i;
+		if (sscanf(line + 1, " %*u: %*32[0-9A-F]:%4x %*32[0-9A-F]:%*4x %2x", &port, &state) != 2 || state != 0x0a)
+			continue;
+		for (i = 0; i < n && ret[i] != port; i++)
+			;
+		if (i == n && n < n_max)
+			ret[n++] = (uint16_t)port;
+	}
+	return n;
+}
+
+int64_t kb_init_backoff(unsigned failures)
+{
+	const int64_t first = 500, most = 30000;
+	int64_t ms = failures > 0 ? first << (failures < 8 ? failures - 1 : 7) : 0;
+	return ms < most ? ms : most;
+}
