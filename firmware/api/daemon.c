@@ -148,6 +148,7 @@ int kb_daemon_open(struct kb_daemon *d, struct kb_err *err)
 		.max_seqs = d->o.max_seqs,
 		.speculate = d->o.speculate,
 		.hurry = d->o.hurry,
+		.patience = d->o.patience,
 		.metrics = &d->metrics,
 	};
 	signal(SIGPIPE, SIG_IGN);

@@ -22,7 +22,8 @@ struct kb_options {
 	uint32_t speculate;               // or KB_ENGINES_CHOICE
 	struct kb_address listen, bearer; // bearer.port 0: off
 	uint32_t kv_tokens, max_seqs, max_engines, client_requests, client_rate;
-	uint32_t hurry; // tests: all time limits divided by this
+	uint32_t hurry;    // tests: all time limits divided by this
+	uint32_t patience; // slow machines: what an engine may take, multiplied by this
 	const char *names[KB_X509_SERVER_NAMES_MAX - 8];
 	uint32_t n_names;
 };

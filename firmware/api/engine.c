@@ -24,7 +24,7 @@ void kb_engine_init(
 
 static uint64_t hurried(const struct kb_engine *e, uint64_t ms)
 {
-	return ms / e->o->hurry;
+	return ms * e->o->patience / e->o->hurry;
 }
 
 static struct kb_job **place_of(struct kb_engine *e, uint64_t id)

@@ -57,6 +57,7 @@ struct kb_engine_options {
 	uint32_t kv_tokens, max_seqs;                    // 0: the engine's choice
 	uint32_t speculate;                              // or KB_ENGINES_CHOICE
 	uint32_t hurry;                                  // tests: all times divided by this
+	uint32_t patience;                               // slow machines: what an engine may take, multiplied by this
 	struct kb_metrics *metrics;
 };
 

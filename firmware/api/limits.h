@@ -43,6 +43,7 @@
 #define KB_ENGINE_LOAD_MS 120000  // silence while loading
 #define KB_ENGINE_PING_MS 5000
 #define KB_ENGINE_HANG_MS 30000       // no PONG: the device hangs, the engine is killed
+#define KB_PATIENCE_MAX 100           // --patience: the longest an engine is waited for, in multiples of the above
 #define KB_ENGINE_RESTARTS_MAX 3      // restarts in a row that failed, then its requests fail
 #define KB_ENGINE_REST_MS 30000       // after that, until the next request may try again
 #define KB_ENGINE_STEADY_MS 60000     // up for so long: earlier failures are forgotten

@@ -77,6 +77,8 @@ static const struct option {
 	{"--speculate", "N", parse_count, AT(speculate), "tokens an answer may guess ahead; 0: none (its choice)"},
 	{"--client-requests", "N", parse_count, AT(client_requests), "answers for one client at once; 0: no limit (16)"},
 	{"--client-rate", "N", parse_count, AT(client_rate), "requests a second of one client; 0: no limit (20)"},
+	{"--patience", "N", parse_count, AT(patience),
+		"multiplies the times that an engine may take; for slow machines (1)"},
 	{"--hurry", "N", parse_count, AT(hurry), NULL},
 };
 #undef AT
@@ -120,7 +122,8 @@ int kb_options_parse(int argc, char **argv, struct kb_options *ret)
 		.speculate = KB_ENGINES_CHOICE,
 		.client_requests = KB_CLIENT_REQUESTS_DEFAULT,
 		.client_rate = KB_CLIENT_RATE_DEFAULT,
-		.hurry = 1};
+		.hurry = 1,
+		.patience = 1};
 	for (int i = 1; i < argc; i += 2) {
 		const struct option *o = NULL;
 		if (strcmp(argv[i], "--help") == 0)
@@ -143,6 +146,8 @@ int kb_options_parse(int argc, char **argv, struct kb_options *ret)
 		return wrong("%s: the path is too long", "--state");
 	if (ret->max_engines == 0 || ret->max_engines > KB_ENGINES_MAX || ret->hurry == 0)
 		return wrong("%s is from 1 to 8", "--max-engines");
+	if (ret->patience == 0 || ret->patience > KB_PATIENCE_MAX)
+		return wrong("%s is from 1 to 100", "--patience");
 	if (!ret->engine_program)
 		ret->engine_program = engine_beside();
 	return 0;
