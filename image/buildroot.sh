@@ -2,13 +2,17 @@
 # Runs a command where the build's Debian 13 packages are: on this host if it is one and has them,
 # otherwise inside a trixie root made once under build/root (mmdebstrap, about 1.5 GB, a minute or two).
 # Usage: image/buildroot.sh probe | exec COMMAND [ARG...]
+# KB_TOOLS=image: the packages that make and boot the firmware image (image/image_tools.list), in a root of their own.
 # The command runs in a mount namespace of its own, with the checkout bound at the same path,
 # so nothing stays mounted when it ends, however it ends.
 set -eu
 cd "$(dirname "$0")/.."
 top=$(pwd -P)
-root=${KB_BUILDROOT:-$top/build/root}
-packages=$(sed 's/#.*//' image/buildroot.list | tr -s ' \n' ' ')
+case ${KB_TOOLS:-} in
+image) list=image/image_tools.list; root=${KB_IMAGEROOT:-$top/build/imageroot} ;;
+*) list=image/buildroot.list; root=${KB_BUILDROOT:-$top/build/root} ;;
+esac
+packages=$(sed 's/#.*//' $list | tr -s ' \n' ' ')
 stamp=$(printf '%s' "$packages" | sha256sum | cut -c1-16)
 
 say() { printf 'buildroot: %s\n' "$*" >&2; }
@@ -19,7 +23,7 @@ as_root() {
 codename() { sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null; }
 
 is_native() {
-	[ -n "${KB_IN_BUILDROOT:-}" ] && return 0
+	[ -n "${KB_IN_BUILDROOT:-}" ] && [ "${KB_IN_BUILDROOT}" = "${KB_TOOLS:-1}" ] && return 0
 	[ "$(codename)" = trixie ] || return 1
 	# shellcheck disable=SC2086
 	dpkg-query -W -f='${Status}\n' $packages 2>/dev/null | grep -vq '^install ok installed' && return 1
@@ -34,7 +38,7 @@ make_root() {
 		as_root apt-get update -qq
 		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq mmdebstrap >/dev/null
 	fi
-	say "making the Debian 13 build root in $root (once, a minute or two)"
+	say "making the Debian 13 build root of $list in $root (once, a minute or two)"
 	as_root rm -rf "$root" "$root.new"
 	mkdir -p "$(dirname "$root")"
 	# shellcheck disable=SC2086
@@ -62,7 +66,7 @@ enter() {
 		mkdir -p "$root$top" # after /tmp is there: the checkout may lie in it
 		mount --rbind "$top" "$root$top"
 		if [ -d "$shared" ]; then mkdir -p "$root$shared"; mount --rbind -o ro "$shared" "$root$shared"; fi
-		exec chroot --userspec="$who" "$root" /usr/bin/env KB_IN_BUILDROOT=1 HOME="$top/build" \
+		exec chroot --userspec="$who" "$root" /usr/bin/env KB_IN_BUILDROOT="${KB_TOOLS:-1}" HOME="$top/build" \
 			sh -c "cd \"\$0\" && exec \"\$@\"" "$top" "$@"
 	' enter "$root" "$top" "$shared" "$(id -u):$(id -g)" "$@"
 }
