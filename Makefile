@@ -6,17 +6,43 @@
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
 
+# --- the firmware image: in a root of its own packages, so these goals start outside the build root ----------------
+BOARD ?= qemu-x86_64
+IMAGE_MODEL ?= build/models/smollm2-135m-instruct.kbm
+IMAGE_GOALS := image run-image check-image check-full
+IMAGE_TOOLS := KB_TOOLS=image image/buildroot.sh exec
+.PHONY: $(IMAGE_GOALS)
+image: ## the firmware image of BOARD (qemu-x86_64) with IMAGE_MODEL on it: build/image/BOARD/disk.img
+	@$(MAKE) --no-print-directory release $(filter build/models/%,$(IMAGE_MODEL))
+	@$(IMAGE_TOOLS) env MODEL=$(IMAGE_MODEL) KB_KEYS=$(KB_KEYS) image/make_image.sh $(BOARD)
+
+run-image: image ## boots it in QEMU (Secure Boot, TPM), pairs, asks; ONCE=1 powers it off after the answer
+	@$(IMAGE_TOOLS) env ONCE=$(ONCE) PORT=$(PORT) TOKENS=$(TOKENS) QUESTION="$(QUESTION)" KB_KEYS=$(KB_KEYS) image/run_image.py $(BOARD)
+
+check-image: ## the image's tests: boots, tampering, attack surface, two builds alike
+	@$(MAKE) --no-print-directory image-inputs
+	@$(IMAGE_TOOLS) tests/image/run.sh
+
+check-full: ## test, then the long ones: images of 6 GB, whole distributions, the firmware image
+	@$(MAKE) --no-print-directory check-programs
+	@$(MAKE) --no-print-directory check-image
+
 ifneq ($(shell image/buildroot.sh probe),native)
 
-GOALS := $(or $(MAKECMDGOALS),help)
+.DEFAULT_GOAL := help
+GOALS := $(filter-out $(IMAGE_GOALS),$(or $(MAKECMDGOALS),help))
+ifneq ($(GOALS),)
 .PHONY: $(GOALS) forward
-$(GOALS): forward ;
+$(GOALS): forward
+	@:
 forward:
 	@exec image/buildroot.sh exec env TERM="$${TERM:-dumb}" KB_TTY=$$( [ -t 1 ] && echo 1 || echo 0 ) \
 		CI="$${CI:-}" make --no-print-directory -j2 $(GOALS) $(MAKEOVERRIDES)
+endif
 
 else
 
+.DEFAULT_GOAL := all
 config ?= release
 CONFIGS := release asan tsan fuzz
 ifeq ($(filter $(config),$(CONFIGS)),)
@@ -170,7 +196,7 @@ build/models/%.kbm: build/release/kotobako image/models.list
 	$(Q)image/fetch_model.sh $(GGUF_$*)
 	$(Q)build/release/kotobako import build/downloads/$(GGUF_$*).gguf --replace --out $@
 
-.PHONY: release test-inputs test check-full run bench bench-serve bench-install bench-plot bench-op fuzz fuzz-replay tidy format
+.PHONY: release test-inputs test check-programs image-inputs run bench bench-serve bench-install bench-plot bench-op fuzz fuzz-replay tidy format
 release:
 	$(Q)$(MAKE) --no-print-directory config=release all
 
@@ -190,9 +216,18 @@ test: lint test-inputs ## everything that must hold, in under 40 minutes on two 
 	$(Q)tests/run.sh $(filter-out $(MODEL_TESTS:%=build/asan/test/%),$(patsubst $(B)/%,build/asan/%,$(TESTS))) \
 		$(E2E) $(MODEL_TESTS:%=build/release/test/%)
 
-check-full: test ## test, then the long ones: images of 6 GB, distributions over the whole vocabulary
+check-programs: test
 	$(Q)tests/run.sh $(sort $(wildcard tests/full/*_test.py))
 	$(Q)tests/golden/full_kl.sh
+
+# A model with made-up weights, small enough for a processor that is itself emulated.
+image-inputs: release build/image/tiny.kbm build/models/smollm2-135m-instruct.kbm
+build/image/tiny.kbm: tests/bench/random_model.py build/release/kotobako
+	@mkdir -p $(@D)
+	$(Q)image/fetch_model.sh smollm2-135m-instruct-q4_1
+	$(Q)python3 $< $(@D)/tiny.gguf --tokenizer build/downloads/smollm2-135m-instruct-q4_1.gguf --layers 2 --width 64 \
+		--heads 2 --kv-heads 1 --ff 128 --format q8_0
+	$(Q)build/release/kotobako import $(@D)/tiny.gguf --replace --out $@
 
 run: release ## the box on this machine: a model answers over TLS (ONCE=1 leaves after the answer)
 	$(Q)ONCE=$(ONCE) PORT=$(PORT) image/run.sh

@@ -1,0 +1,130 @@
+#!/bin/sh
+# Makes build/image/BOARD/disk.img, the whole box as a disk, from Debian's packages and the programs in build/release.
+# Runs where the packages of image/image_tools.list are (KB_TOOLS=image image/buildroot.sh exec image/make_image.sh BOARD).
+# What is made depends on the inputs alone: times, ids and salts are fixed. Only signatures differ from build to build.
+# KB_IMAGE_OUT=DIR: instead of build/image/BOARD. MODEL=FILE.kbm: a model to put on the state partition. KB_KEYS=DIR: PK, KEK, db as NAME.key, NAME.pem (made if missing).
+set -eu
+cd "$(dirname "$0")/.."
+board=${1:?usage: image/make_image.sh BOARD}
+row=board/$board
+[ -f "$row" ] || { echo "image: there is no board/$board" >&2; exit 1; }
+out=${KB_IMAGE_OUT:-build/image/$board}
+keys=${KB_KEYS:-build/image/keys}
+packages=build/image/packages
+umask 022
+export SOURCE_DATE_EPOCH=1767225600 # 2026-01-01: of every file in the image
+export TZ=UTC LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+# Names that never change, so that two builds are alike. Made once by uuidgen.
+uuid_root=5a1f7a5c-0c38-4a39-9a3e-6f1d0b7a9e01
+uuid_state=5a1f7a5c-0c38-4a39-9a3e-6f1d0b7a9e02
+uuid_disk=5a1f7a5c-0c38-4a39-9a3e-6f1d0b7a9e03
+salt=$(printf 'kotobako %s' "$board" | sha256sum | cut -c1-64)
+
+say() { printf 'image: %s\n' "$*" >&2; }
+value() { sed -n "s/^$1 //p" "$row"; }
+
+unpack_packages() {
+	list=$(sed 's/#.*//' image/osroot.list | tr -s ' \n' ',' | sed 's/^,//;s/,$//')
+	stamp=$(printf '%s' "$list" | sha256sum | cut -c1-16)
+	[ -f "$packages/.kb-$stamp" ] && return 0
+	say "unpacking the packages of image/osroot.list (once, half a minute)"
+	rm -rf "$packages"
+	mkdir -p "$packages"
+	mmdebstrap --quiet --variant=extract --include="$list" trixie "$packages" >"$packages.log" 2>&1 ||
+		{ tail -5 "$packages.log" >&2; say "could not unpack: see $packages.log"; exit 1; }
+	touch "$packages/.kb-$stamp"
+}
+
+# Development keys: good for QEMU and for boards whose owner enrols them. A release brings its own by KB_KEYS.
+make_keys() {
+	mkdir -p "$keys" && chmod 700 "$keys"
+	for name in PK KEK db; do
+		[ -f "$keys/$name.pem" ] || openssl req -new -x509 -newkey rsa:2048 -nodes -sha256 -days 3650 \
+			-subj "/CN=Kotobako development $name/" -keyout "$keys/$name.key" -out "$keys/$name.pem" 2>/dev/null
+	done
+}
+
+make_root() {
+	say "root: erofs with its hash tree"
+	image/pick.py "$packages" build/release "$row" "$out/root" "$out/initrd"
+	rm -f "$out/root.img"
+	mkfs.erofs --quiet -T "$SOURCE_DATE_EPOCH" -U "$uuid_root" --all-root -zlz4hc,9 -C65536 "$out/root.img" "$out/root" >/dev/null
+	size=$(stat -c %s "$out/root.img")
+	blocks=$(((size + 4095) / 4096))
+	truncate -s $((blocks * 4096)) "$out/root.img"
+	veritysetup format --no-superblock --hash=sha256 --salt="$salt" --data-blocks=$blocks \
+		--hash-offset=$((blocks * 4096)) "$out/root.img" "$out/root.img" >"$out/verity.txt"
+	hash=$(sed -n 's/^Root hash:[[:space:]]*//p' "$out/verity.txt")
+	say "root: $((size / 1048576)) MiB, hash $hash"
+}
+
+make_kernel() {
+	say "kernel, initrd and command line as one signed program"
+	find "$out/initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	(cd "$out/initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$out/initrd.img"
+	printf 'console=%s panic=5 lockdown=integrity loglevel=5 kb.root=root_a kb.net=%s kb.verity=%s:%s:%s' \
+		"$(value console)" "$(value net)" "$hash" "$salt" "$blocks" >"$out/cmdline"
+	ukify build --linux="$(ls "$packages"/boot/vmlinuz-*)" --initrd="$out/initrd.img" --cmdline="@$out/cmdline" \
+		--os-release="@$packages/usr/lib/os-release" --uname="$(basename "$packages"/usr/lib/modules/*)" \
+		--output="$out/app_a.unsigned.efi" >/dev/null
+	for pair in "$out/app_a.unsigned.efi $out/app_a.efi" \
+		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi $out/bootx64.efi"; do
+		sbsign --key "$keys/db.key" --cert "$keys/db.pem" --output "${pair#* }" "${pair% *}" 2>"$out/sbsign.log" ||
+			{ cat "$out/sbsign.log" >&2; exit 1; }
+	done
+}
+
+make_esp() {
+	rm -f "$out/esp.img"
+	truncate -s "$(value esp-size)M" "$out/esp.img"
+	mkfs.vfat --invariant -F 32 -n KB_ESP -i 4b6f746f "$out/esp.img" >/dev/null
+	printf 'timeout 0\neditor no\ndefault app_a.efi\n' >"$out/loader.conf"
+	touch -d "@$SOURCE_DATE_EPOCH" "$out/bootx64.efi" "$out/app_a.efi" "$out/loader.conf"
+	mmd -i "$out/esp.img" ::/EFI ::/EFI/BOOT ::/EFI/Linux ::/loader
+	mcopy -m -i "$out/esp.img" "$out/bootx64.efi" ::/EFI/BOOT/BOOTX64.EFI
+	mcopy -m -i "$out/esp.img" "$out/app_a.efi" ::/EFI/Linux/app_a.efi
+	mcopy -m -i "$out/esp.img" "$out/loader.conf" ::/loader/loader.conf
+}
+
+make_state() {
+	rm -rf "$out/state" "$out/state.img"
+	mkdir -p "$out/state/models"
+	[ -z "${MODEL:-}" ] || cp "$MODEL" "$out/state/models/"
+	find "$out/state" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	truncate -s "$(value state-size)M" "$out/state.img"
+	mkfs.ext4 -q -O verity,^fast_commit -U "$uuid_state" -E "hash_seed=$uuid_state,root_owner=0:0" -L kb_state \
+		-d "$out/state" "$out/state.img" >/dev/null
+}
+
+# One partition after the other, each on a border of 1 MiB; nothing is mounted.
+make_disk() {
+	esp=$(value esp-size) root=$(value root-size) state=$(value state-size)
+	[ "$(stat -c %s "$out/root.img")" -le $((root * 1048576)) ] || { say "the root is larger than its slot ($root MiB)"; exit 1; }
+	rm -f "$out/disk.img"
+	truncate -s $((esp + 2 * root + state + 2))M "$out/disk.img"
+	sfdisk --quiet "$out/disk.img" <<-END
+		label: gpt
+		label-id: $uuid_disk
+		start=1MiB, size=${esp}MiB, name=esp, type=uefi, uuid=${uuid_disk%03}11
+		size=${root}MiB, name=root_a, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=${uuid_disk%03}12
+		size=${root}MiB, name=root_b, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=${uuid_disk%03}13
+		size=${state}MiB, name=state, type=linux, uuid=${uuid_disk%03}14
+	END
+	at=1
+	for part in "esp $esp" "root $root" "- $root" "state $state"; do
+		file=${part% *}
+		[ "$file" = - ] || dd if="$out/$file.img" of="$out/disk.img" bs=1M seek=$at conv=notrunc,sparse status=none
+		at=$((at + ${part#* }))
+	done
+}
+
+mkdir -p "$out"
+unpack_packages
+make_keys
+make_root
+make_kernel
+make_esp
+make_state
+make_disk
+(cd "$out" && sha256sum root.img initrd.img cmdline app_a.unsigned.efi state.img >unsigned.sha256)
+say "$out/disk.img is ready"
