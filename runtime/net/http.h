@@ -57,6 +57,10 @@ struct kb_str kb_http_path(const struct kb_http *h); // the URL up to "?"
 const char *kb_http_method(const struct kb_http *h);
 bool kb_http_header(const struct kb_http *h, const char *lower_case_name, struct kb_str *ret_value);
 
+// Range: bytes=A-B, A- or -N (RFC 9110, 14.1.2) of something that has `total` bytes. KB_ENOTFOUND: it is not one range
+// of bytes, so the whole is to be sent; KB_ELIMIT: there is nothing of it (416).
+KB_MUST_CHECK int kb_http_range(struct kb_str value, uint64_t total, uint64_t *ret_first, uint64_t *ret_len);
+
 // %XX -> bytes. KB_EBAD on a broken escape, on NUL, or where it does not fit size with its NUL.
 KB_MUST_CHECK int kb_http_unescape(struct kb_str s, char *ret, size_t size);
 
@@ -69,6 +73,9 @@ struct kb_http_head {
 	const char *request_id; // may be NULL
 	int retry_after_s;      // 0: none
 	const char *allow;      // for 405; may be NULL
+	bool has_ranges;        // says that parts may be asked for
+	// of 206: content_length bytes from range_first on; of 206 and 416: of how many
+	uint64_t range_first, range_total;
 };
 KB_MUST_CHECK int kb_http_put_head(struct kb_buf *out, const struct kb_http_head *head);
 const char *kb_http_reason(int status);

@@ -1,6 +1,7 @@
 // Writing HTTP answers and server-sent events. See http.h.
 #include "net/http.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 const char *kb_http_reason(int status)
@@ -12,6 +13,7 @@ const char *kb_http_reason(int status)
 		{100, "Continue"},
 		{200, "OK"},
 		{201, "Created"},
+		{206, "Partial Content"},
 		{400, "Bad Request"},
 		{401, "Unauthorized"},
 		{403, "Forbidden"},
@@ -23,6 +25,7 @@ const char *kb_http_reason(int status)
 		{413, "Content Too Large"},
 		{414, "URI Too Long"},
 		{415, "Unsupported Media Type"},
+		{416, "Range Not Satisfiable"},
 		{417, "Expectation Failed"},
 		{429, "Too Many Requests"},
 		{431, "Request Header Fields Too Large"},
@@ -55,6 +58,13 @@ int kb_http_put_head(struct kb_buf *out, const struct kb_http_head *head)
 		r = kb_buf_puts(out, "WWW-Authenticate: Bearer\r\n");
 	if (r == 0)
 		r = kb_buf_puts(out, "Cache-Control: no-store\r\n");
+	if (r == 0 && head->has_ranges)
+		r = kb_buf_puts(out, "Accept-Ranges: bytes\r\n");
+	if (r == 0 && head->status == 206)
+		r = kb_buf_printf(out, "Content-Range: bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64 "\r\n", head->range_first,
+			head->range_first + (uint64_t)head->content_length - 1, head->range_total);
+	if (r == 0 && head->status == 416)
+		r = kb_buf_printf(out, "Content-Range: bytes */%" PRIu64 "\r\n", head->range_total);
 	if (r == 0 && head->is_close)
 		r = kb_buf_puts(out, "Connection: close\r\n");
 	return r ? r : kb_buf_puts(out, "\r\n");

@@ -27,6 +27,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (h.body.len > 4096 || h.text.len > KB_HTTP_HEADER_BYTES_MAX + KB_HTTP_URL_MAX)
 			abort();
 		(void)kb_http_header(&h, "content-type", &v);
+		uint64_t first = 0, len = 0, total = data[0] * 1000003ull;
+		if (kb_http_header(&h, "range", &v) && kb_http_range(v, total, &first, &len) == 0 &&
+			(len == 0 || first >= total || len > total - first))
+			abort();
 		(void)!kb_http_unescape(kb_http_path(&h), text, sizeof text);
 		kb_http_next(&h);
 	}

@@ -270,6 +270,45 @@ static void events_come_whole(void **state)
 	}
 }
 
+static void parts_are_understood(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t total;
+		int r;
+		uint64_t first, len;
+	} rows[] = {
+		{"bytes=0-0", 10, KB_OK, 0, 1},
+		{"bytes=0-9", 10, KB_OK, 0, 10},
+		{"Bytes=3-", 10, KB_OK, 3, 7},
+		{"bytes=3-99", 10, KB_OK, 3, 7},
+		{"bytes=-4", 10, KB_OK, 6, 4},
+		{"bytes=-40", 10, KB_OK, 0, 10},
+		{"bytes=10-", 10, KB_ELIMIT, 0, 0},
+		{"bytes=-0", 10, KB_ELIMIT, 0, 0},
+		{"bytes=0-", 0, KB_ELIMIT, 0, 0},
+		{"bytes=-1", 0, KB_ELIMIT, 0, 0},
+		{"bytes=0-18446744073709551615", UINT64_MAX, KB_OK, 0, UINT64_MAX},
+		{"bytes=0-18446744073709551616", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes=5-4", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes=", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes=-", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes=5", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes=0-1,3-4", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes=0-1 ", 10, KB_ENOTFOUND, 0, 0},
+		{"bytes", 10, KB_ENOTFOUND, 0, 0},
+		{"lines=0-1", 10, KB_ENOTFOUND, 0, 0},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		uint64_t first = 0, len = 0;
+		int r = kb_http_range((struct kb_str){rows[i].text, strlen(rows[i].text)}, rows[i].total, &first, &len);
+		if (r != rows[i].r || first != rows[i].first || len != rows[i].len)
+			fail_msg(
+				"%s: %d, %llu bytes from %llu", rows[i].text, r, (unsigned long long)len, (unsigned long long)first);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -281,6 +320,7 @@ int main(void)
 		cmocka_unit_test(expects_and_upgrades),
 		cmocka_unit_test(answers_read_back),
 		cmocka_unit_test(paths_unescape),
+		cmocka_unit_test(parts_are_understood),
 		cmocka_unit_test(events_come_whole),
 	};
 	return cmocka_run_group_tests_name("net/http", tests, NULL, NULL);
