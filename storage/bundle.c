@@ -159,8 +159,9 @@ static int take_root(struct kb_bundle *b, struct kb_err *err)
 			rc = kb_root_follows(&b->root, &r, b->unit, b->thing_len, &s, b->allow_test, err);
 		if (rc == KB_OK)
 			rc = trust(b, b->unit, b->thing_len, err);
+		const struct kb_signed signed_ = {b->trusted, b->unit + b->thing_len, b->trusted_len, b->need - b->thing_len};
 		if (rc == KB_OK && b->events.root)
-			rc = b->events.root(b->events.ctx, &b->root, b->trusted, b->trusted_len, err);
+			rc = b->events.root(b->events.ctx, &b->root, &signed_, err);
 		if (rc != KB_OK)
 			return rc;
 	}

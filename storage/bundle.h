@@ -20,7 +20,7 @@ struct kb_bundle_policy {
 struct kb_bundle_events {
 	void *ctx;
 	// A root that follows what was trusted so far: to be kept, with its signatures, whatever becomes of the rest.
-	int (*root)(void *ctx, const struct kb_root *root, const uint8_t *bytes, size_t len, struct kb_err *err);
+	int (*root)(void *ctx, const struct kb_root *root, const struct kb_signed *signed_, struct kb_err *err);
 	// The manifest, signed: here the caller looks at versions, floors and room. Valid until destroy.
 	int (*manifest)(
 		void *ctx, const struct kb_manifest *m, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err);

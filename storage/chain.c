@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define MAGIC "KBCHAIN1"
 #define HEAD_BYTES 16u
 #define PAIR_BYTES 8u
 
@@ -13,7 +12,7 @@ int kb_chain_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct 
 	struct kb_root r;
 	uint64_t version = 0;
 	size_t at = HEAD_BYTES;
-	if (len < HEAD_BYTES || memcmp(bytes, MAGIC, 8) != 0)
+	if (len < HEAD_BYTES || memcmp(bytes, KB_CHAIN_MAGIC, 8) != 0)
 		return kb_fail(err, KB_EBAD, "this is no chain of roots");
 	uint64_t n = kb_field_get(bytes + 8, 4);
 	if (n == 0 || n > KB_CHAIN_ROOTS_MAX || kb_field_get(bytes + 12, 4))
@@ -83,7 +82,7 @@ int kb_signed_write(const struct kb_signed *s, struct kb_err *err, struct kb_buf
 /* see chain.h */
 int kb_chain_write(const struct kb_chain *c, struct kb_err *err, struct kb_buf *ret)
 {
-	uint8_t head[HEAD_BYTES] = MAGIC;
+	uint8_t head[HEAD_BYTES] = KB_CHAIN_MAGIC;
 	kb_field_put(head + 8, c->n, 4);
 	if (kb_buf_append(ret, head, sizeof head))
 		return kb_fail(err, KB_ENOMEM, "out of memory");

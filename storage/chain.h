@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "storage/root.h"
 
+#define KB_CHAIN_MAGIC "KBCHAIN1"
 #define KB_CHAIN_ROOTS_MAX 256u // a new root a month for twenty years
 #define KB_CHAIN_MAX (16u + KB_CHAIN_ROOTS_MAX * (8u + KB_ROOT_MAX + KB_SIGNATURES_BYTES_MAX))
 

@@ -106,11 +106,11 @@ static int lock(struct kb_install *i, struct kb_err *err)
 	return r;
 }
 
-static int on_root(void *ctx, const struct kb_root *root, const uint8_t *bytes, size_t len, struct kb_err *err)
+static int on_root(void *ctx, const struct kb_root *root, const struct kb_signed *signed_, struct kb_err *err)
 {
 	struct kb_install *i = ctx;
 	(void)root;
-	return kb_trust_advance(i->o.state, bytes, len, i->now_s, err);
+	return kb_trust_advance(i->o.state, signed_, i->now_s, err);
 }
 
 static int on_base(void *ctx, const uint8_t digest[static KB_VERITY_HASH], struct kb_err *err);

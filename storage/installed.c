@@ -127,7 +127,8 @@ static int get_image(
 }
 
 /* see installed.h */
-int kb_installed_manifest(struct kb_state *s, const uint8_t digest[static HASH], struct kb_err *err, struct kb_buf *ret)
+int kb_installed_signed(struct kb_state *s, const uint8_t digest[static HASH], struct kb_err *err,
+	struct kb_buf *ret_bytes, struct kb_signed *ret)
 {
 	struct kb_signed image;
 	MDB_txn *txn;
@@ -135,9 +136,12 @@ int kb_installed_manifest(struct kb_state *s, const uint8_t digest[static HASH],
 	if (r)
 		return r;
 	r = get_image(s, txn, digest, err, &image);
-	if (r == KB_OK && kb_buf_append(ret, image.bytes, image.len))
+	if (r == KB_OK && (kb_buf_append(ret_bytes, image.bytes, image.len) ||
+						  kb_buf_append(ret_bytes, image.signatures, image.signatures_len)))
 		r = kb_fail(err, KB_ENOMEM, "out of memory");
 	mdb_txn_abort(txn);
+	if (r == KB_OK)
+		*ret = (struct kb_signed){ret_bytes->data, ret_bytes->data + image.len, image.len, image.signatures_len};
 	return r;
 }
 

@@ -31,9 +31,9 @@ char *kb_installed_path(const char *models, const uint8_t digest[static KB_MANIF
 KB_MUST_CHECK int kb_installed_each(
 	struct kb_state *s, int (*each)(void *ctx, const struct kb_installed *m), void *ctx, struct kb_err *err);
 KB_MUST_CHECK int kb_installed_get(struct kb_state *s, const char *name, struct kb_err *err, struct kb_installed *ret);
-// Appends the manifest of an image. KB_ENOTFOUND.
-KB_MUST_CHECK int kb_installed_manifest(
-	struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH], struct kb_err *err, struct kb_buf *ret);
+// The manifest of an image with its signatures, as they came; ret points into ret_bytes. KB_ENOTFOUND.
+KB_MUST_CHECK int kb_installed_signed(struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH],
+	struct kb_err *err, struct kb_buf *ret_bytes, struct kb_signed *ret);
 // Whether an image may run: neither it was revoked since, nor a key whose signature it needs. KB_EDENIED says why not.
 KB_MUST_CHECK int kb_installed_may_run(
 	struct kb_state *s, const uint8_t digest[static KB_MANIFEST_HASH], bool allow_test, struct kb_err *err);

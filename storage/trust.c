@@ -8,6 +8,8 @@
 
 #define ROOT "root"
 #define TIME "time"
+#define SIGNED "signed"
+#define SIGNED_KEY (sizeof SIGNED - 1 + 8)
 
 /* see state_db.h */
 int kb__trust_time(struct kb_state *s, MDB_txn *txn, uint64_t at_s, struct kb_err *err)
@@ -30,17 +32,37 @@ int kb__trust_get(struct kb_state *s, MDB_txn *txn, struct kb_err *err, MDB_val 
 	return r ? r : kb_root_parse(ret_bytes->mv_data, ret_bytes->mv_size, err, ret);
 }
 
-static int keep(struct kb_state *s, MDB_txn *txn, const uint8_t *bytes, size_t len, uint64_t now_s, struct kb_err *err)
+static void signed_key(uint64_t version, uint8_t ret[static SIGNED_KEY])
+{
+	memcpy(ret, SIGNED, sizeof SIGNED - 1);
+	for (unsigned i = 0; i < 8; i++)
+		ret[sizeof SIGNED - 1 + i] = (uint8_t)(version >> (56 - 8 * i));
+}
+
+static int put_signed(
+	struct kb_state *s, MDB_txn *txn, uint64_t version, const struct kb_signed *root, struct kb_err *err)
+{
+	uint8_t key[SIGNED_KEY];
+	struct kb_buf b = {0};
+	signed_key(version, key);
+	int r = kb_signed_write(root, err, &b);
+	r = r ? r : kb__state_put(txn, s->trust, key, sizeof key, b.data, b.len, err);
+	kb_buf_finish(&b);
+	return r;
+}
+
+static int keep(struct kb_state *s, MDB_txn *txn, const struct kb_signed *root, uint64_t now_s, struct kb_err *err)
 {
 	struct kb_audit_entry e = {.event = "root trusted", .time_s = now_s};
-	struct kb_root root;
-	int r = kb_root_parse(bytes, len, err, &root);
-	r = r ? r : kb__state_put(txn, s->trust, ROOT, 4, bytes, len, err);
-	r = r ? r : kb__trust_time(s, txn, root.created, err);
+	struct kb_root parsed;
+	int r = kb_root_parse(root->bytes, root->len, err, &parsed);
+	r = r ? r : kb__state_put(txn, s->trust, ROOT, 4, root->bytes, root->len, err);
+	r = r ? r : put_signed(s, txn, parsed.version, root, err);
+	r = r ? r : kb__trust_time(s, txn, parsed.created, err);
 	if (r)
 		return r;
-	e.version = root.version;
-	snprintf(e.subject, sizeof e.subject, "%.16s", (const char *)root.fleet);
+	e.version = parsed.version;
+	snprintf(e.subject, sizeof e.subject, "%.16s", (const char *)parsed.fleet);
 	return kb__audit_put(s, txn, &e, err);
 }
 
@@ -92,6 +114,15 @@ static int follow(const struct kb_root *trusted, const MDB_val *bytes, const str
 	return KB_OK;
 }
 
+// A root of a chain that was proven: those before the trusted one were not.
+static int keep_older(
+	struct kb_state *s, MDB_txn *txn, const struct kb_signed *root, uint64_t trusted, struct kb_err *err)
+{
+	struct kb_root parsed;
+	int r = kb_root_parse(root->bytes, root->len, err, &parsed);
+	return r || parsed.version <= trusted ? r : put_signed(s, txn, parsed.version, root, err);
+}
+
 static int set(
 	struct kb_state *s, MDB_txn *txn, const struct kb_chain *chain, bool allow_test, uint64_t now_s, struct kb_err *err)
 {
@@ -99,11 +130,14 @@ static int set(
 	struct kb_root trusted;
 	MDB_val bytes;
 	int r = kb__trust_get(s, txn, err, &bytes, &trusted);
-	if (r == KB_ENOTFOUND)
+	const bool is_first = r == KB_ENOTFOUND;
+	if (is_first)
 		r = kb_chain_check(chain, allow_test, err);
 	else if (r == KB_OK)
 		r = follow(&trusted, &bytes, chain, allow_test, err, &newest);
-	return r || !newest ? r : keep(s, txn, newest->bytes, newest->len, now_s, err);
+	for (uint32_t i = 0; r == KB_OK && newest && &chain->roots[i] != newest; i++) // those on the way to it
+		r = keep_older(s, txn, &chain->roots[i], is_first ? 0 : trusted.version, err);
+	return r || !newest ? r : keep(s, txn, newest, now_s, err);
 }
 
 /* see trust.h */
@@ -115,19 +149,66 @@ int kb_trust_set(struct kb_state *s, const struct kb_chain *chain, bool allow_te
 }
 
 /* see trust.h */
-int kb_trust_advance(struct kb_state *s, const uint8_t *bytes, size_t len, uint64_t now_s, struct kb_err *err)
+int kb_trust_advance(struct kb_state *s, const struct kb_signed *root, uint64_t now_s, struct kb_err *err)
 {
 	struct kb_root trusted, next;
 	MDB_txn *txn;
 	MDB_val v;
-	int r = kb_root_parse(bytes, len, err, &next);
+	int r = kb_root_parse(root->bytes, root->len, err, &next);
 	r = r ? r : kb__state_begin(s, 0, "trusting a root", err, &txn);
 	if (r)
 		return r;
 	r = kb__trust_get(s, txn, err, &v, &trusted);
 	if (r == KB_OK && trusted.version < next.version)
-		r = keep(s, txn, bytes, len, now_s, err);
+		r = keep(s, txn, root, now_s, err);
 	return kb__state_end(txn, r, "trusting a root", err);
+}
+
+// Appends the newest roots as a chain's file has them, oldest first.
+static int put_chain(struct kb_state *s, MDB_txn *txn, struct kb_err *err, struct kb_buf *ret)
+{
+	struct kb_root trusted;
+	uint8_t key[SIGNED_KEY], count[4];
+	MDB_val bytes, v;
+	uint64_t first;
+	int r = kb__trust_get(s, txn, err, &bytes, &trusted);
+	if (r)
+		return r == KB_ENOTFOUND ? kb_fail(err, r, "this box trusts nobody yet: kotobako root trust CHAIN says whom")
+								 : r;
+	for (first = trusted.version; first && trusted.version - first < KB_CHAIN_ROOTS_MAX; first--) {
+		signed_key(first, key);
+		r = kb__state_get(txn, s->trust, key, sizeof key, err, &v);
+		if (r)
+			break;
+	}
+	if (r && r != KB_ENOTFOUND)
+		return r;
+	const uint64_t n = trusted.version - first;
+	kb_field_put(count, n ? n : 1, 4);
+	r = kb_buf_append(ret, KB_CHAIN_MAGIC, 8);
+	r = r ? r : kb_buf_append(ret, count, 4);
+	r = r ? r : kb_buf_append(ret, "\0\0\0", 4);
+	for (uint64_t i = first + 1; r == KB_OK && i <= trusted.version; i++) {
+		signed_key(i, key);
+		r = kb__state_get(txn, s->trust, key, sizeof key, err, &v);
+		r = r ? r : kb_buf_append(ret, v.mv_data, v.mv_size);
+	}
+	const struct kb_signed bare = {bytes.mv_data, (const uint8_t *)KB_SIGNATURES_NONE, bytes.mv_size, 8};
+	return r || n ? r : kb_signed_write(&bare, err, ret);
+}
+
+/* see trust.h */
+int kb_trust_chain(struct kb_state *s, struct kb_err *err, struct kb_buf *ret_bytes, struct kb_chain *ret)
+{
+	MDB_txn *txn;
+	int r = kb__state_begin(s, MDB_RDONLY, "reading the roots", err, &txn);
+	if (r)
+		return r;
+	r = put_chain(s, txn, err, ret_bytes);
+	mdb_txn_abort(txn);
+	if (r == KB_ENOMEM)
+		return kb_fail(err, r, "out of memory");
+	return r ? r : kb_chain_parse(ret_bytes->data, ret_bytes->len, err, ret);
 }
 
 /* see trust.h */

@@ -227,6 +227,25 @@ bool kb_verity_after(const struct kb_verity_shape *s, uint32_t *level, uint64_t 
 }
 
 /* see verity.h */
+size_t kb_verity_at(const struct kb_verity_shape *s, uint64_t offset, uint32_t *ret_level, uint64_t *ret_index)
+{
+	uint64_t under[KB_VERITY_LEVELS_MAX + 1] = {1}; // blocks of a whole subtree, its top counted
+	uint64_t block = offset / KB_VERITY_BLOCK, index = 0;
+	uint32_t level = s->levels;
+	for (uint32_t i = 1; i < level; i++)
+		under[i] = 1 + KB_VERITY_FANOUT * under[i - 1];
+	// Only the last subtree of a level is not whole, and nothing comes behind it.
+	for (; level > 0 && block > 0; level--) {
+		block--;
+		index = index * KB_VERITY_FANOUT + block / under[level - 1];
+		block %= under[level - 1];
+	}
+	*ret_level = level;
+	*ret_index = index;
+	return (size_t)(offset % KB_VERITY_BLOCK);
+}
+
+/* see verity.h */
 void kb_verity_read(struct kb_verity_reader *r, uint64_t size, const uint8_t root[static KB_VERITY_HASH])
 {
 	memset(r, 0, sizeof *r);

@@ -87,5 +87,7 @@ size_t kb_verity_next(const struct kb_verity_reader *r, uint64_t *ret_data);
 // where it was, so that the block can be fetched again.
 KB_MUST_CHECK int kb_verity_take(struct kb_verity_reader *r, const uint8_t *block, struct kb_err *err);
 
+// The block of the stream that the byte at `offset` (less than stream_bytes) lies in; returns which byte of it.
+size_t kb_verity_at(const struct kb_verity_shape *s, uint64_t offset, uint32_t *ret_level, uint64_t *ret_index);
 // The stream's order, for a writer: the block after (level, index). false: there is none.
 bool kb_verity_after(const struct kb_verity_shape *s, uint32_t *level, uint64_t *index);

@@ -89,11 +89,14 @@ struct seen {
 	int refuse; // what the manifest event says
 };
 
-static int on_root(void *ctx, const struct kb_root *root, const uint8_t *bytes, size_t len, struct kb_err *err)
+static int on_root(void *ctx, const struct kb_root *root, const struct kb_signed *signed_, struct kb_err *err)
 {
 	struct seen *s = ctx;
 	struct kb_root again;
-	assert_int_equal(kb_root_parse(bytes, len, err, &again), KB_OK);
+	struct kb_signatures signatures;
+	assert_int_equal(kb_root_parse(signed_->bytes, signed_->len, err, &again), KB_OK);
+	assert_int_equal(kb_signatures_parse(signed_->signatures, signed_->signatures_len, err, &signatures), KB_OK);
+	assert_true(signatures.n > 0);
 	assert_int_equal(again.version, root->version);
 	s->roots++;
 	s->root_version = root->version;

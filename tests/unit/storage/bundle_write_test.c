@@ -97,9 +97,9 @@ struct seen {
 	uint64_t len;
 };
 
-static int on_root(void *ctx, const struct kb_root *root, const uint8_t *bytes, size_t len, struct kb_err *err)
+static int on_root(void *ctx, const struct kb_root *root, const struct kb_signed *signed_, struct kb_err *err)
 {
-	(void)ctx, (void)root, (void)bytes, (void)len;
+	(void)ctx, (void)root, (void)signed_;
 	return kb_fail(err, KB_EARG, "there is no newer root");
 }
 

@@ -94,10 +94,14 @@ static struct kb_installed get(struct kb_state *s, const char *name)
 static bool has_manifest(struct kb_state *s, uint8_t file)
 {
 	uint8_t digest[32];
+	struct kb_signed signed_;
+	struct kb_signatures signatures;
 	struct kb_buf b = {0};
 	struct kb_err err;
 	digest_of(file, digest);
-	bool found = kb_installed_manifest(s, digest, &err, &b) == KB_OK;
+	bool found = kb_installed_signed(s, digest, &err, &b, &signed_) == KB_OK;
+	if (found)
+		assert_int_equal(kb_signatures_parse(signed_.signatures, signed_.signatures_len, &err, &signatures), KB_OK);
 	kb_buf_finish(&b);
 	return found;
 }

@@ -64,8 +64,57 @@ static void a_box_goes_forward_only(void **state)
 	assert_int_equal(trusted(s), 3);
 	assert_int_equal(kb_trust_set(s, &two, false, 5, &err), KB_OK); // older: stays where it is
 	assert_int_equal(trusted(s), 3);
-	assert_int_equal(kb_trust_advance(s, root[1].data, root[1].len, 5, &err), KB_OK);
+	assert_int_equal(kb_trust_advance(s, &two.roots[1], 5, &err), KB_OK);
 	assert_int_equal(trusted(s), 3);
+	kb_state_close(s);
+}
+
+// The roots that the box shows to others: versions [from, to], each with its signatures.
+static void shows(struct kb_state *s, uint64_t from, uint64_t to)
+{
+	struct kb_buf bytes = {0};
+	struct kb_err err = {0};
+	struct kb_chain *c = calloc(1, sizeof *c);
+	struct kb_root r;
+	assert_non_null(c);
+	if (kb_trust_chain(s, &err, &bytes, c))
+		fail_msg("%s", err.text);
+	assert_int_equal(c->n, to - from + 1);
+	assert_int_equal(kb_root_parse(c->roots[0].bytes, c->roots[0].len, &err, &r), KB_OK);
+	assert_int_equal(r.version, from);
+	for (uint64_t i = 0; i < c->n; i++) {
+		const struct kb_signed *expected = &chain.roots[from - 1 + i];
+		assert_int_equal(c->roots[i].len, expected->len);
+		assert_memory_equal(c->roots[i].bytes, expected->bytes, expected->len);
+		assert_int_equal(c->roots[i].signatures_len, expected->signatures_len);
+		assert_memory_equal(c->roots[i].signatures, expected->signatures, expected->signatures_len);
+	}
+	kb_buf_finish(&bytes);
+	free(c);
+}
+
+static void a_box_shows_the_roots_that_it_has_seen(void **state)
+{
+	struct kb_err err = {0};
+	struct kb_buf none = {0};
+	struct kb_chain one = part(0, 1), two = part(0, 2), last = part(2, 1), *c = calloc(1, sizeof *c);
+	(void)state;
+	struct kb_state *s = fresh_state();
+	assert_non_null(c);
+	assert_int_equal(kb_trust_chain(s, &err, &none, c), KB_ENOTFOUND);
+	free(c);
+	assert_int_equal(kb_trust_set(s, &two, false, 5, &err), KB_OK);
+	shows(s, 1, 2);
+	assert_int_equal(kb_trust_set(s, &one, false, 5, &err), KB_OK);
+	shows(s, 1, 2);
+	assert_int_equal(kb_trust_advance(s, &last.roots[0], 5, &err), KB_OK);
+	shows(s, 1, 3);
+	kb_state_close(s);
+	s = fresh_state(); // what stood before the trusted root in a chain was not proven
+	last = part(1, 1);
+	assert_int_equal(kb_trust_set(s, &one, false, 5, &err), KB_OK);
+	assert_int_equal(kb_trust_set(s, &last, false, 5, &err), KB_OK);
+	shows(s, 1, 2);
 	kb_state_close(s);
 }
 
@@ -145,6 +194,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_box_goes_forward_only),
+		cmocka_unit_test(a_box_shows_the_roots_that_it_has_seen),
 		cmocka_unit_test(forks_and_strangers_are_refused),
 		cmocka_unit_test(test_keys_are_not_trusted),
 		cmocka_unit_test(time_does_not_go_back),

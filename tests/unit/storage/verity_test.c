@@ -254,12 +254,36 @@ static void no_bit_of_a_larger_stream_may_be_turned(void **state)
 	close_stream(&s);
 }
 
+// From any byte the block is found that the walk from the beginning comes to.
+static void places_are_those_of_the_walk(void **state)
+{
+	static const uint64_t sizes[] = {1, 4096, 4097, 128 * 4096, 128 * 4096 + 1, 128ull * 128 * 4096,
+		128ull * 128 * 4096 + 1, (2 * 128ull * 128 + 300) * 4096 - 7};
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct kb_verity_shape s;
+		kb_verity_shape(sizes[i], &s);
+		uint32_t level = s.levels, found_level = 99;
+		uint64_t index = 0, at = 0, found = 0;
+		do {
+			for (size_t in = 0; in < KB_VERITY_BLOCK && at + in < s.stream_bytes; in += 1365) {
+				assert_int_equal(kb_verity_at(&s, at + in, &found_level, &found), in);
+				assert_int_equal(found_level, level);
+				assert_int_equal(found, index);
+			}
+			at += KB_VERITY_BLOCK;
+		} while (kb_verity_after(&s, &level, &index));
+		assert_true(at >= s.stream_bytes && at - s.stream_bytes < KB_VERITY_BLOCK);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shapes),
 		cmocka_unit_test(digests_are_those_of_fsverity),
 		cmocka_unit_test(streams_are_read),
+		cmocka_unit_test(places_are_those_of_the_walk),
 		cmocka_unit_test(changes_are_found),
 		cmocka_unit_test(no_bit_of_a_larger_stream_may_be_turned),
 	};
