@@ -63,7 +63,8 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build, diff: replace a file of that name", 0, 0},
 	[KB_IMAGE_JSON] = {"json", KB_CTL_FLAG, NULL, "inspect: as JSON", 0, 0},
 	[KB_IMAGE_TO] = {"to", KB_CTL_TEXT, "KEY.pub,...", "seal: whose boxes may read it", 0, 0},
-	[KB_IMAGE_CA] = {"ca", KB_CTL_TEXT, "CA.pem", "fetch: who vouches for the server", 0, 0},
+	[KB_IMAGE_CA] = {"ca", KB_CTL_TEXT, "CA.pem", "fetch: who vouches for the server (--client's ca.pem)", 0, 0},
+	[KB_IMAGE_LISTEN] = {"listen", KB_CTL_TEXT, "ADDRESS:PORT", "serve: where (127.0.0.1:8444)", 0, 0},
 	{0},
 };
 static const struct kb_ctl_option pair_options[] = {
@@ -158,7 +159,7 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		root_options, 1, 3, kb_ctl_root},
 	{"image",
 		"build MODEL OUT.kbm | sign FILE | verify FILE | diff OLD NEW OUT | "
-		"inspect FILE | seal FILE OUT | unseal FILE OUT | fetch URL OUT",
+		"inspect FILE | seal FILE OUT | unseal FILE OUT | fetch URL OUT | serve [DIR]",
 		"models as signed images",
 		"build: packs a model of the box, or a file NAME.kbm that import made, with manifest and hash tree; the same "
 		"input and SOURCE_DATE_EPOCH give the same bytes. sign: puts a signature into the image, in place. verify: "
@@ -166,8 +167,10 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"what a "
 		"box with OLD has already; signatures stay valid. inspect: what it says of itself, "
 		"unproven. seal: puts a coat around it that only holders of these keys can take off; unseal takes it off. "
-		"fetch: a file from a server on the network, in four parts at a time; one that was cut goes on.",
-		image_options, 2, 4, kb_ctl_image},
+		"fetch: a file from a server on the network, in four parts at a time; one that was cut goes on. serve: the "
+		"images "
+		"in DIR, or without it this box's installed models, to boxes that were paired with this one; until Ctrl-C.",
+		image_options, 1, 4, kb_ctl_image},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "

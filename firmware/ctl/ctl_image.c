@@ -258,6 +258,7 @@ static const struct kb_ctl_action actions[] = {
 	{"unseal", 2, 2, KB_OPTION(KB_SIGN_KEY), kb_ctl_image_unseal},
 	{"diff", 3, 3, KB_OPTION(KB_IMAGE_REPLACE), kb_ctl_image_diff},
 	{"fetch", 2, 2, KB_OPTION(KB_IMAGE_CA), kb_ctl_image_fetch},
+	{"serve", 0, 1, KB_OPTION(KB_IMAGE_LISTEN), kb_ctl_image_serve},
 	{"inspect", 1, 1, KB_OPTION(KB_IMAGE_JSON), inspect},
 	{0},
 };

@@ -6,6 +6,7 @@
 int kb_ctl_image_build(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image_seal(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image_unseal(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_image_serve(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image_fetch(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image_diff(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image_verify(struct kb_ctl *ctl, const struct kb_ctl_args *args);

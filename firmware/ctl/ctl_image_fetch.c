@@ -68,7 +68,9 @@ static int parse_url(const char *url, struct fetch *f, struct kb_err *err)
 // Whom to believe; and our own certificate where --client says so.
 static int read_keys(struct fetch *f, const struct kb_ctl *ctl, const char *ca, struct kb_err *err)
 {
-	int r = kb_ctl_read_file(ca, &f->ca, err);
+	char *own = ca ? NULL : kb_ctl_path(ctl->client, "ca.pem");
+	int r = ca || own ? kb_ctl_read_file(ca ? ca : own, &f->ca, err) : kb_fail(err, KB_ENOMEM, "out of memory");
+	free(own);
 	f->server.ca_pem = r ? NULL : (const char *)f->ca.data;
 	if (r || !ctl->has_client)
 		return r;
@@ -339,8 +341,8 @@ int kb_ctl_image_fetch(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 		return kb_ctl_fail(KB_CTL_FAILED, "out of memory");
 	}
 	kb_ctl_catch_interrupt(true);
-	int r =
-		ca ? parse_url(args->arg[1], f, &err) : kb_fail(&err, KB_EARG, "--ca is wanted: who vouches for the server");
+	int r = ca || ctl->has_client ? parse_url(args->arg[1], f, &err)
+								  : kb_fail(&err, KB_EARG, "--ca is wanted, or --client: who vouches for the server");
 	r = r ? r : read_keys(f, ctl, ca, &err);
 	r = r ? r : fetch(f, args->arg[2], &err);
 	kb_buf_finish(&f->ca);
