@@ -27,8 +27,9 @@ int kb_http_range(struct kb_str value, uint64_t total, uint64_t *ret_first, uint
 	if (value.len < at || strncasecmp(value.data, unit, at) != 0)
 		return KB_ENOTFOUND;
 	const bool has_first = number(value, &at, &first);
-	if (at >= value.len || value.data[at++] != '-')
+	if (at >= value.len || value.data[at] != '-')
 		return KB_ENOTFOUND;
+	at++;
 	const bool has_last = number(value, &at, &last);
 	if (at != value.len || (!has_first && !has_last) || (has_first && has_last && last < first))
 		return KB_ENOTFOUND;
