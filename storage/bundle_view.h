@@ -1,6 +1,6 @@
-// An installed model as the image that it came in, to be read from any place: how a box gives it on to others. It is not
-// stored a second time: the head is made of the tables, the payload of the model file and its hash tree. What is read
-// is what a box proves block by block, as with any image.
+// An installed model as the image that it came in, to be read from any place: how a box gives it on to others. It is
+// not stored a second time: the head is made of the tables, the payload of the model file and its hash tree. What is
+// read is what a box proves block by block, as with any image.
 #pragma once
 #include "storage/installed.h"
 #include "storage/progress.h"

@@ -7,37 +7,52 @@
 #define PAIR_BYTES 8u
 
 /* see chain.h */
-int kb_chain_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_chain *ret)
+int kb_signed_parse(const uint8_t *bytes, size_t len, size_t *at, size_t most, const char *what, struct kb_err *err,
+	struct kb_signed *ret)
+{
+	if (len - *at < PAIR_BYTES)
+		return kb_fail(err, KB_EBAD, "%s is cut at byte %zu", what, *at);
+	ret->len = kb_field_get(bytes + *at, 4);
+	ret->signatures_len = kb_field_get(bytes + *at + 4, 4);
+	*at += PAIR_BYTES;
+	if (ret->len > most || ret->signatures_len > KB_SIGNATURES_BYTES_MAX || ret->len + ret->signatures_len > len - *at)
+		return kb_fail(err, KB_EBAD, "%s is cut at byte %zu, or what follows is too large", what, *at);
+	ret->bytes = bytes + *at;
+	ret->signatures = ret->bytes + ret->len;
+	*at += ret->len + ret->signatures_len;
+	return KB_OK;
+}
+
+/* see chain.h */
+int kb_chain_take(const uint8_t *bytes, size_t len, size_t *at, uint64_t roots, const char *what, struct kb_err *err,
+	struct kb_chain *ret)
 {
 	struct kb_root r;
 	uint64_t version = 0;
-	size_t at = HEAD_BYTES;
-	if (len < HEAD_BYTES || memcmp(bytes, KB_CHAIN_MAGIC, 8) != 0)
-		return kb_fail(err, KB_EBAD, "this is no chain of roots");
-	uint64_t n = kb_field_get(bytes + 8, 4);
-	if (n == 0 || n > KB_CHAIN_ROOTS_MAX || kb_field_get(bytes + 12, 4))
-		return kb_fail(err, KB_EBAD, "%" PRIu64 " roots, 1 to %u are possible", n, KB_CHAIN_ROOTS_MAX);
-	ret->n = (uint32_t)n;
-	for (uint32_t i = 0; i < n; i++) {
-		struct kb_signed *s = &ret->roots[i];
-		if (len - at < PAIR_BYTES)
-			return kb_fail(err, KB_EBAD, "the chain is cut at byte %zu", at);
-		s->len = kb_field_get(bytes + at, 4);
-		s->signatures_len = kb_field_get(bytes + at + 4, 4);
-		at += PAIR_BYTES;
-		if (s->len > KB_ROOT_MAX || s->signatures_len > KB_SIGNATURES_BYTES_MAX ||
-			s->len + s->signatures_len > len - at)
-			return kb_fail(err, KB_EBAD, "the chain is cut at byte %zu, or what follows is too large", at);
-		s->bytes = bytes + at;
-		s->signatures = bytes + at + s->len;
-		at += s->len + s->signatures_len;
-		int rc = kb_root_parse(s->bytes, s->len, err, &r);
+	if (roots == 0 || roots > KB_CHAIN_ROOTS_MAX)
+		return kb_fail(err, KB_EBAD, "%" PRIu64 " roots, 1 to %u are possible", roots, KB_CHAIN_ROOTS_MAX);
+	ret->n = (uint32_t)roots;
+	for (uint32_t i = 0; i < ret->n; i++) {
+		int rc = kb_signed_parse(bytes, len, at, KB_ROOT_MAX, what, err, &ret->roots[i]);
+		rc = rc ? rc : kb_root_parse(ret->roots[i].bytes, ret->roots[i].len, err, &r);
 		if (rc != KB_OK)
 			return rc;
 		if (version && r.version != version + 1)
 			return kb_fail(err, KB_EBAD, "root %" PRIu64 " comes behind root %" PRIu64, r.version, version);
 		version = r.version;
 	}
+	return KB_OK;
+}
+
+/* see chain.h */
+int kb_chain_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_chain *ret)
+{
+	size_t at = HEAD_BYTES;
+	if (len < HEAD_BYTES || memcmp(bytes, KB_CHAIN_MAGIC, 8) != 0 || kb_field_get(bytes + 12, 4))
+		return kb_fail(err, KB_EBAD, "this is no chain of roots");
+	int rc = kb_chain_take(bytes, len, &at, kb_field_get(bytes + 8, 4), "the chain", err, ret);
+	if (rc != KB_OK)
+		return rc;
 	return at == len ? KB_OK : kb_fail(err, KB_EBAD, "there is something behind the last root, at byte %zu", at);
 }
 

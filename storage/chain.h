@@ -21,6 +21,13 @@ struct kb_chain {
 
 // What ret points to lies in bytes. Every root is parsed too; versions must follow each other. KB_EBAD, KB_ELIMIT.
 KB_MUST_CHECK int kb_chain_parse(const uint8_t *bytes, size_t len, struct kb_err *err, struct kb_chain *ret);
+// A thing and its signatures at *at, as chains, images and catalogs carry them: u32 length, u32 length of the
+// signatures, both; moves *at behind it. most: bytes of the thing. KB_EBAD, also where it is too large.
+KB_MUST_CHECK int kb_signed_parse(const uint8_t *bytes, size_t len, size_t *at, size_t most, const char *what,
+	struct kb_err *err, struct kb_signed *ret);
+// So many roots at *at.
+KB_MUST_CHECK int kb_chain_take(const uint8_t *bytes, size_t len, size_t *at, uint64_t roots, const char *what,
+	struct kb_err *err, struct kb_chain *ret);
 // Whether each root follows the one before, and the first is signed by its own keys. Says which does not.
 KB_MUST_CHECK int kb_chain_check(const struct kb_chain *c, bool allow_test, struct kb_err *err);
 // Appends the file's bytes.

@@ -220,6 +220,28 @@ uint64_t kb_installed_generation(struct kb_state *s)
 
 // --- changes ---------------------------------------------------------------------------------------
 
+// What the box's catalog says to a version.
+static int allow_by_catalog(struct kb_state *s, MDB_txn *txn, const struct kb_manifest *m,
+	const uint8_t digest[static HASH], struct kb_err *err)
+{
+	struct kb_catalog c;
+	struct kb_catalog_image listed;
+	int r = kb__catalog_get(s, txn, err, &c);
+	if (r)
+		return r == KB_ENOTFOUND ? KB_OK : r;
+	if (!kb_catalog_find(&c, m->model, &listed))
+		return KB_OK;
+	if (m->version < listed.version)
+		return kb_fail(err, KB_EDENIED,
+			"%.*s version %" PRIu64 " is older than version %" PRIu64 ", which catalog %" PRIu64 " of this box lists",
+			(int)m->model.len, m->model.data, m->version, listed.version, c.version);
+	if (m->version == listed.version && memcmp(listed.digest, digest, HASH) != 0)
+		return kb_fail(err, KB_EDENIED,
+			"%.*s version %" PRIu64 " is another image than the one that catalog %" PRIu64 " lists", (int)m->model.len,
+			m->model.data, m->version, c.version);
+	return KB_OK;
+}
+
 static int allow(struct kb_state *s, MDB_txn *txn, const struct kb_manifest *m, const uint8_t digest[static HASH],
 	struct kb_err *err)
 {
@@ -236,7 +258,8 @@ static int allow(struct kb_state *s, MDB_txn *txn, const struct kb_manifest *m, 
 		return r;
 	if (has(&now.active, digest) && now.active.version == m->version)
 		return kb_fail(err, KB_EEXISTS, "%s version %" PRIu64 " is installed and active already", name, m->version);
-	r = kb__state_get(txn, s->floors, name, strlen(name), err, &v);
+	r = allow_by_catalog(s, txn, m, digest, err);
+	r = r ? r : kb__state_get(txn, s->floors, name, strlen(name), err, &v);
 	if (r)
 		return r == KB_ENOTFOUND ? KB_OK : r;
 	if (v.mv_size != FLOOR_BYTES)

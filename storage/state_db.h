@@ -4,6 +4,7 @@
 // "audit" (audit.c).
 #pragma once
 #include "storage/audit.h"
+#include "storage/catalog.h"
 #include "storage/root.h"
 #include "storage/state.h"
 #include <lmdb.h>
@@ -31,6 +32,10 @@ KB_MUST_CHECK int kb__state_del(MDB_txn *txn, MDB_dbi table, const void *key, si
 KB_MUST_CHECK int kb__audit_put(struct kb_state *s, MDB_txn *txn, const struct kb_audit_entry *e, struct kb_err *err);
 // trust.c: it is at least this late.
 KB_MUST_CHECK int kb__trust_time(struct kb_state *s, MDB_txn *txn, uint64_t at_s, struct kb_err *err);
+// box_catalog.c. KB_ENOTFOUND without a text: there is none. ret points into the transaction's memory.
+KB_MUST_CHECK int kb__catalog_get(struct kb_state *s, MDB_txn *txn, struct kb_err *err, struct kb_catalog *ret);
+// A new root is trusted: a catalog that its keys have not signed goes.
+KB_MUST_CHECK int kb__catalog_recheck(struct kb_state *s, MDB_txn *txn, uint64_t now_s, struct kb_err *err);
 // KB_ENOTFOUND without a text: nobody is trusted. ret points into ret_bytes.
 KB_MUST_CHECK int kb__trust_get(
 	struct kb_state *s, MDB_txn *txn, struct kb_err *err, MDB_val *ret_bytes, struct kb_root *ret);

@@ -85,8 +85,7 @@ int kb_tree_file_make(int payload, const char *what, uint64_t size, const char *
 int kb_tree_file_read(const struct kb_tree_file *t, uint32_t level, uint64_t index, struct kb_err *err,
 	uint8_t ret[static KB_VERITY_BLOCK])
 {
-	return kb__read_at(
-		t->fd, ret, KB_VERITY_BLOCK, t->level_at[level] + index * KB_VERITY_BLOCK, "the hash tree", err);
+	return kb__read_at(t->fd, ret, KB_VERITY_BLOCK, t->level_at[level] + index * KB_VERITY_BLOCK, "the hash tree", err);
 }
 
 /* see tree_file.h */

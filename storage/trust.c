@@ -63,7 +63,8 @@ static int keep(struct kb_state *s, MDB_txn *txn, const struct kb_signed *root, 
 		return r;
 	e.version = parsed.version;
 	snprintf(e.subject, sizeof e.subject, "%.16s", (const char *)parsed.fleet);
-	return kb__audit_put(s, txn, &e, err);
+	r = kb__audit_put(s, txn, &e, err);
+	return r ? r : kb__catalog_recheck(s, txn, now_s, err);
 }
 
 /* see trust.h */

@@ -26,6 +26,8 @@ static const struct kb_ctl_option model_options[] = {
 	[KB_MODEL_KEEP] = {"keep-previous", KB_CTL_FLAG, NULL, "install: fail rather than drop previous versions for room",
 		0, 0},
 	[KB_MODEL_KEY] = {"key", KB_CTL_TEXT, "KEY.pem", "install: opens sealed images (STATE/unseal.pem)", 0, 0},
+	[KB_MODEL_CA] = {"ca", KB_CTL_TEXT, "CA.pem", "update: who vouches for the mirror (--client's ca.pem)", 0, 0},
+	[KB_MODEL_ALL] = {"all", KB_CTL_FLAG, NULL, "update: also models that this box does not have", 0, 0},
 	{0},
 };
 static const struct kb_ctl_option key_options[] = {
@@ -41,6 +43,12 @@ static const struct kb_ctl_option key_options[] = {
 
 static const struct kb_ctl_option root_options[] = {
 	SIGN_OPTIONS,
+	{0},
+};
+static const struct kb_ctl_option catalog_options[] = {
+	SIGN_OPTIONS,
+	[KB_CATALOG_ROOTS] = {"roots", KB_CTL_TEXT, "CHAIN", "build: the fleet's chain of roots", 0, 0},
+	[KB_CATALOG_VERSION] = {"version", KB_CTL_COUNT, "N", "build: counts up, from 1", 1, NO_LIMIT},
 	{0},
 };
 static const struct kb_ctl_option audit_options[] = {
@@ -131,7 +139,9 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"kinds that the report calls re-quantised. A file that is cut, damaged or hostile gives an error that names "
 		"the place and leaves nothing behind.",
 		import_options, 1, 1, kb_ctl_import},
-	{"model", "list | show NAME | verify NAME | digest NAME | remove NAME | install FILE | rollback NAME | upload FILE",
+	{"model",
+		"list | show NAME | verify NAME | digest NAME | remove NAME | install FILE | rollback NAME | upload FILE | "
+		"update URL",
 		"the box's models",
 		"list: names, sizes, kinds. show: metadata of one. verify: reads all of it and compares it with its hashes. "
 		"digest: what fs-verity measures of the file, as `fsverity digest` prints it. "
@@ -141,7 +151,9 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"active whole or not at all. rollback: the version before is active again. Both are for boxes that trust a "
 		"root (kotobako root trust). upload: a signed image over the network to the box that this client is paired "
 		"with, "
-		"as its administrator (pair --admin); one that was cut goes on where it was.",
+		"as its administrator (pair --admin); one that was cut goes on where it was. update: takes the catalog of a "
+		"mirror "
+		"(URL/catalog.kbc) and the images that it lists and this box has older ones of.",
 		model_options, 1, 2, kb_ctl_model},
 	{"key", "new FILE | show FILE", "keys that sign roots and images",
 		"new: a private key in FILE (0600, PEM) and the public one in FILE.pub. show: curve and id of either; openssl "
@@ -157,6 +169,14 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"runs signed images only. trusted: says which it is.\nWith --export and --import the key "
 		"stays on a machine without a network, or in a token that openssl can use.",
 		root_options, 1, 3, kb_ctl_root},
+	{"catalog", "build CATALOG IMAGE... | sign CATALOG | show [CATALOG] | install CATALOG",
+		"what is current in a fleet, signed",
+		"build: a list of these images, which are the current ones of their models. sign: puts a signature into it. "
+		"show: "
+		"what it says, and whether it is signed; without CATALOG that of this box. install: this box takes it; from "
+		"then "
+		"on no model comes in that is older than the catalog says.",
+		catalog_options, 1, 1 + KB_CATALOG_ARGS_MAX, kb_ctl_catalog},
 	{"image",
 		"build MODEL OUT.kbm | sign FILE | verify FILE | diff OLD NEW OUT | "
 		"inspect FILE | seal FILE OUT | unseal FILE OUT | fetch URL OUT | serve [DIR]",

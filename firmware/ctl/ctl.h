@@ -64,6 +64,7 @@ int kb_ctl_model(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_key(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_root(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_audit(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_catalog(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args);
@@ -77,11 +78,13 @@ int kb_ctl_doctor(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 
 // Options of each subcommand; the enums beside them name the places.
 enum { KB_IMPORT_NAME, KB_IMPORT_OUT, KB_IMPORT_REPLACE };
-enum { KB_MODEL_JSON, KB_MODEL_KEEP, KB_MODEL_KEY };
+enum { KB_MODEL_JSON, KB_MODEL_KEEP, KB_MODEL_KEY, KB_MODEL_CA, KB_MODEL_ALL };
 enum { KB_AUDIT_JSON, KB_AUDIT_SINCE };
 enum { KB_KEY_CURVE };
 // How something is signed, first in the tables of root and image.
 enum { KB_SIGN_KEY, KB_SIGN_EXPORT, KB_SIGN_IMPORT, KB_SIGN_PUBLIC, KB_SIGN_OPTIONS };
+enum { KB_CATALOG_ROOTS = KB_SIGN_OPTIONS, KB_CATALOG_VERSION };
+#define KB_CATALOG_ARGS_MAX 4097 // the catalog and KB_CATALOG_IMAGES_MAX images
 enum {
 	KB_IMAGE_ROOTS = KB_SIGN_OPTIONS,
 	KB_IMAGE_MODEL,

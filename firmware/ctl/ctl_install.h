@@ -3,6 +3,7 @@
 #include "firmware/ctl/action.h"
 #include "storage/state.h"
 
+int kb_ctl_update(struct kb_ctl *ctl, const struct kb_ctl_args *args); // ctl_update.c
 int kb_ctl_install(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_upload(struct kb_ctl *ctl, const struct kb_ctl_args *args); // ctl_upload.c
 int kb_ctl_rollback(struct kb_ctl *ctl, const struct kb_ctl_args *args);

@@ -240,6 +240,7 @@ static const struct kb_ctl_action actions[] = {
 	{"install", 1, 1, KB_OPTION(KB_MODEL_KEEP) | KB_OPTION(KB_MODEL_KEY), kb_ctl_install},
 	{"rollback", 1, 1, 0, kb_ctl_rollback},
 	{"upload", 1, 1, 0, kb_ctl_upload},
+	{"update", 1, 1, KB_OPTION(KB_MODEL_CA) | KB_OPTION(KB_MODEL_ALL), kb_ctl_update},
 	{0},
 };
 

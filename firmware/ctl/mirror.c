@@ -137,8 +137,7 @@ static int send_list(struct connection *c, bool is_head)
 {
 	struct kb_buf body = {0};
 	int r = kb_mirror_list(c->m, &body);
-	struct kb_http_head head = {
-		.status = 200, .content_type = "application/json", .content_length = (int64_t)body.len};
+	struct kb_http_head head = {.status = 200, .content_type = "application/json", .content_length = (int64_t)body.len};
 	r = r ? r : put_head(c, &head);
 	if (r == 0 && !is_head)
 		r = write_plain(c, body.data, body.len);
@@ -167,8 +166,7 @@ static int send_bytes(struct connection *c, const struct kb_mirror_image *i, uin
 
 static int send_image(struct connection *c, const char *name, const struct kb_mirror_image *i, bool is_head)
 {
-	struct kb_http_head head = {
-		.status = 200, .content_type = "application/octet-stream", .range_total = i->bytes};
+	struct kb_http_head head = {.status = 200, .content_type = "application/octet-stream", .range_total = i->bytes};
 	struct kb_str range;
 	uint64_t first = 0, len = i->bytes;
 	int r = !is_head && kb_http_header(&c->http, "range", &range) ? kb_http_range(range, i->bytes, &first, &len)

@@ -1,7 +1,7 @@
 // What `kotobako image serve` gives to others, and one connection of it: HTTP/1.1 over TLS with a client's certificate,
 // GET and HEAD, parts by Range (RFC 9110, 14).
 //   GET /       {"images": [{"name", "bytes"}]}
-//   GET /NAME   the image
+//   GET /NAME   the image, or catalog.kbc
 // A connection is a process of its own: it begins with the TLS library untouched (net/tls.h), blocks where it likes,
 // and takes nothing along when it dies.
 #pragma once
@@ -9,9 +9,9 @@
 #include "storage/bundle_view.h"
 #include "storage/state.h"
 
-#define KB_MIRROR_NAME_MAX 128u  // of an image: a model's name, its version, .kbm
+#define KB_MIRROR_NAME_MAX 128u   // of an image: a model's name, its version, .kbm
 #define KB_MIRROR_FILES_MAX 1024u // of a folder; further ones are left out
-#define KB_MIRROR_VIEWS_MAX 64u  // installed models; each has a file open
+#define KB_MIRROR_VIEWS_MAX 64u   // installed models; each has a file open
 
 struct kb_mirror_view {
 	char name[KB_MIRROR_NAME_MAX + 1];
@@ -25,6 +25,7 @@ struct kb_mirror {
 	int dir; // of files; -1: the box's own installed models
 	struct kb_mirror_view views[KB_MIRROR_VIEWS_MAX];
 	uint32_t n_views;
+	struct kb_buf catalog;  // the box's, as a file; empty where it has none
 	struct timespec looked; // state.mdb's time when they were looked at
 	// Credentials, as PEM.
 	struct kb_buf ca, cert, key;
@@ -32,8 +33,9 @@ struct kb_mirror {
 
 // Something to send: a file or a view.
 struct kb_mirror_image {
-	int fd; // -1: the view
-	const struct kb_bundle_view *view;
+	int fd;                            // -1: another one
+	const struct kb_bundle_view *view; // NULL: another one
+	const struct kb_buf *memory;
 	uint64_t bytes;
 };
 

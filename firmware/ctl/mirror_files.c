@@ -1,10 +1,11 @@
 // What there is to serve. See mirror.h.
-#include "firmware/ctl/mirror.h"
-#include "storage/models.h"
+#include "base/clock.h"
 #include "base/log.h"
+#include "firmware/ctl/mirror.h"
 #include "firmware/ctl/progress.h"
 #include "net/x509.h"
-#include "base/clock.h"
+#include "storage/box_catalog.h"
+#include "storage/models.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -100,6 +101,9 @@ int kb_mirror_refresh(struct kb_mirror *m, struct kb_err *err)
 		rc = kb_installed_each(state, look, r, err);
 		if (rc == KB_OK)
 			drop_unwanted(m);
+		m->catalog.len = 0;
+		if (rc == KB_OK && kb_box_catalog_file(state, err, &m->catalog))
+			kb_buf_finish(&m->catalog); // most boxes have none
 		for (uint32_t i = 0; rc == KB_OK && i < r->n && m->n_views < KB_MIRROR_VIEWS_MAX; i++)
 			add(m, state, &r->fresh[i]);
 		m->looked = st.st_mtim;
@@ -117,6 +121,7 @@ void kb_mirror_finish(struct kb_mirror *m)
 	m->n_views = 0;
 	if (m->dir >= 0)
 		close(m->dir);
+	kb_buf_finish(&m->catalog);
 	kb_buf_finish(&m->ca);
 	kb_buf_finish(&m->cert);
 	kb_wipe(&m->key);
@@ -151,6 +156,8 @@ int kb_mirror_list(const struct kb_mirror *m, struct kb_buf *ret)
 	yyjson_mut_doc_set_root(doc, o);
 	if (m->dir >= 0)
 		list_files(doc, list, m->dir);
+	if (m->catalog.len)
+		list_one(doc, list, KB_CATALOG_NAME, m->catalog.len);
 	for (uint32_t i = 0; i < m->n_views; i++)
 		list_one(doc, list, m->views[i].name, kb_bundle_view_bytes(m->views[i].view));
 	char *text = yyjson_mut_write(doc, 0, NULL);
@@ -171,6 +178,11 @@ int kb_mirror_open(const struct kb_mirror *m, const char *name, struct kb_mirror
 			ret->bytes = kb_bundle_view_bytes(ret->view);
 			return KB_OK;
 		}
+	if (m->catalog.len && strcmp(name, KB_CATALOG_NAME) == 0) {
+		ret->memory = &m->catalog;
+		ret->bytes = m->catalog.len;
+		return KB_OK;
+	}
 	if (m->dir < 0 || !is_name(name))
 		return KB_ENOTFOUND;
 	// Nothing outside the folder, and nothing that blocks.
@@ -188,6 +200,10 @@ int kb_mirror_read(const struct kb_mirror_image *i, uint64_t at, uint8_t *ret, s
 {
 	if (i->view)
 		return kb_bundle_view_read(i->view, at, ret, len, err);
+	if (i->memory) {
+		memcpy(ret, i->memory->data + at, len);
+		return KB_OK;
+	}
 	while (len) {
 		ssize_t n = pread(i->fd, ret, len, (off_t)at);
 		if (n < 0 && errno == EINTR)

@@ -49,23 +49,25 @@ def good(*args, **more):
 
 
 class Fleet:
-    """Keys root-a, root-b (two of two) and model, spare (one of two) in a directory of their own, and their chain."""
+    """Keys root-a, root-b (two of two), model, spare (one of two) and list (of catalogs) in a directory of their own, and their chain."""
 
     def __init__(self, name="fleet", fleet="offices"):
         self.dir, self.fleet = TMP / name, fleet
         self.chain = self.dir / "chain"
         self.dir.mkdir()
-        for key in ("root-a", "root-b", "model", "spare", "next"):
+        for key in ("root-a", "root-b", "model", "spare", "next", "list"):
             good("key", "new", self.dir / key)
         self.root()
 
     def id(self, key):
         return good("key", "show", self.dir / key).split()[1]
 
-    def root(self, model=("model", "spare"), threshold=1, signers=("root-a", "root-b"), chain=None, **changes):
-        spec = {"fleet": self.fleet, "keys": {k: f"{k}.pub" for k in ("root-a", "root-b", *model)},
+    def root(self, model=("model", "spare"), threshold=1, signers=("root-a", "root-b"), chain=None, lister="list",
+             **changes):
+        spec = {"fleet": self.fleet, "keys": {k: f"{k}.pub" for k in {"root-a": 0, "root-b": 0, **dict.fromkeys(model), lister: 0}},
                 "roles": {"root": {"threshold": 2, "keys": ["root-a", "root-b"]},
-                          "model": {"threshold": threshold, "keys": list(model)}}, **changes}
+                          "model": {"threshold": threshold, "keys": list(model)},
+                          "catalog": {"threshold": 1, "keys": [lister]}}, **changes}
         (self.dir / "spec.json").write_text(json.dumps(spec))
         good("root", "build", self.dir / "spec.json", chain or self.chain)
         for key in signers:
@@ -86,4 +88,11 @@ class Fleet:
              chain or self.chain, *args)
         for k in [key] if isinstance(key, str) else key:
             good("image", "sign", out, "--key", self.dir / k)
+        return out
+
+    def catalog(self, version, *images, key="list", out=None, chain=None):
+        out = out or self.dir / f"catalog-{version}-{len(list(self.dir.glob('catalog*')))}"
+        good("catalog", "build", out, *images, "--roots", chain or self.chain, "--version", version)
+        if key:
+            good("catalog", "sign", out, "--key", self.dir / key)
         return out

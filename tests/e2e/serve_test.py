@@ -238,4 +238,5 @@ def main():
     fleet.done()
 
 
-main()
+if __name__ == "__main__":
+    main()
