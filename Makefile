@@ -75,7 +75,7 @@ LDFLAGS_ALL := $(LDFLAGS_$(config)) -Wl,--as-needed $(LDFLAGS)
 # The rooms, lowest first. Who may include whom: tests/lint/rooms.txt, checked by `make lint`.
 ROOMS := $(shell sed -n 's/^\([a-z/]*\):.*/\1/p' tests/lint/rooms.txt)
 # Libraries every program may draw on; --as-needed keeps only what a program really uses.
-LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -ledit -lm -lpthread
+LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -ltss2-sys -ltss2-tctildr -ledit -lm -lpthread
 
 room_src = $(sort $(wildcard $(1)/*.c))
 room_lib = $(B)/lib/$(subst /,_,$(1)).a

@@ -32,8 +32,7 @@ int kb__catalog_get(struct kb_state *s, MDB_txn *txn, struct kb_err *err, struct
 	return r ? r : kb_catalog_parse(kept.bytes, kept.len, err, ret);
 }
 
-static int put(
-	struct kb_state *s, MDB_txn *txn, const struct kb_signed *catalog, uint64_t now_s, struct kb_err *err)
+static int put(struct kb_state *s, MDB_txn *txn, const struct kb_signed *catalog, uint64_t now_s, struct kb_err *err)
 {
 	struct kb_buf b = {0};
 	uint8_t head[KEPT_HEAD];
@@ -104,7 +103,8 @@ static int allow(struct kb_state *s, MDB_txn *txn, const struct kb_root *root, c
 	if (r == KB_OK && c->version == now.version)
 		return kept.len == catalog->len && memcmp(kept.bytes, catalog->bytes, kept.len) == 0
 				   ? kb_fail(err, KB_EEXISTS, "catalog %" PRIu64 " is here already", c->version)
-				   : kb_fail(err, KB_EDENIED, "catalog %" PRIu64 " is another one than the one that is here", c->version);
+				   : kb_fail(
+						 err, KB_EDENIED, "catalog %" PRIu64 " is another one than the one that is here", c->version);
 	if (c->version < now.version)
 		return kb_fail(err, KB_EDENIED, "catalog %" PRIu64 " is older than catalog %" PRIu64 ", which this box has",
 			c->version, now.version);
@@ -154,10 +154,10 @@ int kb_box_catalog_accept(struct kb_state *s, const uint8_t *bytes, size_t len, 
 	const bool is_one = r == KB_OK;
 	r = r ? r : kb_trust_set(s, &f->chain, allow_test, now_s, err);
 	if (r == KB_OK) {
-		r = kb__state_begin(s, 0, "taking a catalog", err, &txn);
+		r = kb__epoch_begin(s, "taking a catalog", err, &txn);
 		if (r == KB_OK) {
 			r = accept(s, txn, &f->catalog, allow_test, now_s, err, ret_version);
-			r = kb__state_end(txn, r, "taking a catalog", err);
+			r = kb__epoch_end(s, txn, r, "taking a catalog", err);
 		}
 	}
 	if (r && r != KB_EEXISTS && is_one)
@@ -183,8 +183,7 @@ static int copy_kept(struct kb_state *s, struct kb_err *err, struct kb_buf *ret_
 		r = kb_fail(err, KB_ENOMEM, "out of memory");
 	mdb_txn_abort(txn);
 	if (r == KB_OK)
-		*ret = (struct kb_signed){
-			ret_bytes->data, ret_bytes->data + kept.len, kept.len, kept.signatures_len};
+		*ret = (struct kb_signed){ret_bytes->data, ret_bytes->data + kept.len, kept.len, kept.signatures_len};
 	return r;
 }
 

@@ -1,5 +1,5 @@
-// The catalog that this box has accepted, and what follows from it: no model comes in that is older than its entry there,
-// or another one of the same version. Table "trust": "catalog" -> u64 when it came, then the catalog with its
+// The catalog that this box has accepted, and what follows from it: no model comes in that is older than its entry
+// there, or another one of the same version. Table "trust": "catalog" -> u64 when it came, then the catalog with its
 // signatures as a file carries them.
 //
 // It counts as long as the trusted root's keys for catalogs have signed it: where a new root takes the role from a

@@ -6,7 +6,7 @@
 #define MAGIC "KBCATAL1"
 #define FILE_MAGIC "KBCATFI1"
 #define MAGIC_BYTES 8u
-#define FILE_HEAD 16u // magic, u32 roots, u32 zero
+#define FILE_HEAD 16u                                // magic, u32 roots, u32 zero
 #define IMAGE_HEAD (8u + 8u + KB_MANIFEST_HASH + 4u) // version, bytes, digest, u32 length of the name
 enum { FLEET = 1, VERSION = 3, CREATED = 5, IMAGES = 7 };
 
@@ -56,8 +56,8 @@ static int check_images(const struct kb_field *in, struct kb_err *err, struct kb
 	for (size_t at = 0; at < in->len; c->n++) {
 		struct kb_catalog_image image;
 		const size_t left = in->len - at;
-		if (left < IMAGE_HEAD ||
-			left - IMAGE_HEAD < kb_field_get(in->value + at + 16 + KB_MANIFEST_HASH, 4) || !kb_catalog_next(c, &at, &image))
+		if (left < IMAGE_HEAD || left - IMAGE_HEAD < kb_field_get(in->value + at + 16 + KB_MANIFEST_HASH, 4) ||
+			!kb_catalog_next(c, &at, &image))
 			return kb_fail(err, KB_EBAD, "catalog: an image is cut at byte %zu", in->at + KB_FIELD_HEAD + at);
 		if (!is_model(image.model) || image.version == 0 || image.version > INT64_MAX || image.bytes == 0 ||
 			image.bytes > INT64_MAX)

@@ -359,8 +359,8 @@ int kb_installed_commit(struct kb_state *s, const struct kb_signed *signed_, con
 	const uint8_t digest[static HASH], uint64_t now_s, struct kb_err *err)
 {
 	MDB_txn *txn;
-	int r = kb__state_begin(s, 0, "installing", err, &txn);
-	return r ? r : kb__state_end(txn, commit(s, txn, signed_, m, digest, now_s, err), "installing", err);
+	int r = kb__epoch_begin(s, "installing", err, &txn);
+	return r ? r : kb__epoch_end(s, txn, commit(s, txn, signed_, m, digest, now_s, err), "installing", err);
 }
 
 static int rollback(struct kb_state *s, MDB_txn *txn, const char *name, bool allow_test, uint64_t now_s,
@@ -394,8 +394,8 @@ int kb_installed_rollback(
 	struct kb_state *s, const char *name, bool allow_test, uint64_t now_s, const char *why, struct kb_err *err)
 {
 	MDB_txn *txn;
-	int r = kb__state_begin(s, 0, "rolling back", err, &txn);
-	return r ? r : kb__state_end(txn, rollback(s, txn, name, allow_test, now_s, why, err), "rolling back", err);
+	int r = kb__epoch_begin(s, "rolling back", err, &txn);
+	return r ? r : kb__epoch_end(s, txn, rollback(s, txn, name, allow_test, now_s, why, err), "rolling back", err);
 }
 
 static int remove_model(struct kb_state *s, MDB_txn *txn, const char *name, uint64_t now_s, struct kb_err *err)
@@ -414,8 +414,8 @@ static int remove_model(struct kb_state *s, MDB_txn *txn, const char *name, uint
 int kb_installed_remove(struct kb_state *s, const char *name, uint64_t now_s, struct kb_err *err)
 {
 	MDB_txn *txn;
-	int r = kb__state_begin(s, 0, "removing a model", err, &txn);
-	return r ? r : kb__state_end(txn, remove_model(s, txn, name, now_s, err), "removing a model", err);
+	int r = kb__epoch_begin(s, "removing a model", err, &txn);
+	return r ? r : kb__epoch_end(s, txn, remove_model(s, txn, name, now_s, err), "removing a model", err);
 }
 
 static int forget(
@@ -438,6 +438,6 @@ static int forget(
 int kb_installed_forget(struct kb_state *s, const char *name, uint64_t now_s, const char *why, struct kb_err *err)
 {
 	MDB_txn *txn;
-	int r = kb__state_begin(s, 0, "dropping a version", err, &txn);
-	return r ? r : kb__state_end(txn, forget(s, txn, name, now_s, why, err), "dropping a version", err);
+	int r = kb__epoch_begin(s, "dropping a version", err, &txn);
+	return r ? r : kb__epoch_end(s, txn, forget(s, txn, name, now_s, why, err), "dropping a version", err);
 }

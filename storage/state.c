@@ -156,6 +156,7 @@ void kb_state_close(struct kb_state *s)
 {
 	if (!s)
 		return;
+	kb__epoch_free(s);
 	if (s->env)
 		mdb_env_close(s->env);
 	free(s);
@@ -295,22 +296,19 @@ static int change_client(struct kb_state *s, const uint8_t fingerprint[32],
 {
 	MDB_txn *txn;
 	struct kb_client c;
-	int r = mdb_txn_begin(s->env, NULL, 0, &txn);
+	int r = kb__epoch_begin(s, "changing a client", err, &txn);
 	if (r)
-		return kb__state_fail(err, "changing a client", r);
+		return r;
 	int code = get(txn, s->clients, fingerprint, &c);
 	if (code == 0)
 		code = change(s, txn, &c, arg);
 	if (code) {
-		mdb_txn_abort(txn);
-		return kb_fail(err, code, "client: %s", kb_err_message(code));
+		code = kb_fail(err, code, "client: %s", kb_err_message(code));
+	} else {
+		r = put(s, txn, &c, 0);
+		code = r ? kb__state_fail(err, "changing a client", r) : 0;
 	}
-	r = put(s, txn, &c, 0);
-	if (r == 0)
-		r = mdb_txn_commit(txn);
-	else
-		mdb_txn_abort(txn);
-	return r ? kb__state_fail(err, "changing a client", r) : 0;
+	return kb__epoch_end(s, txn, code, "changing a client", err);
 }
 
 static int drop_bearer(struct kb_state *s, MDB_txn *txn, struct kb_client *c)

@@ -9,8 +9,11 @@
 #include "storage/state.h"
 #include <lmdb.h>
 
+struct kb_epoch;
+
 struct kb_state {
 	MDB_env *env;
+	struct kb_epoch *epoch; // NULL: changes are not counted
 	MDB_dbi clients, bearers, settings, trust, models, images, floors, audit;
 };
 
@@ -21,6 +24,10 @@ KB_MUST_CHECK int kb__state_begin(
 	struct kb_state *s, unsigned flags, const char *what, struct kb_err *err, MDB_txn **ret);
 // Commits where rc is KB_OK, else aborts and returns rc.
 KB_MUST_CHECK int kb__state_end(MDB_txn *txn, int rc, const char *what, struct kb_err *err);
+// epoch.c: the same for a change that must not be taken back. Each begin has its end.
+KB_MUST_CHECK int kb__epoch_begin(struct kb_state *s, const char *what, struct kb_err *err, MDB_txn **ret);
+KB_MUST_CHECK int kb__epoch_end(struct kb_state *s, MDB_txn *txn, int rc, const char *what, struct kb_err *err);
+void kb__epoch_free(struct kb_state *s);
 // KB_ENOTFOUND without a text. The value is LMDB's, valid until the transaction's end or its next write.
 KB_MUST_CHECK int kb__state_get(
 	MDB_txn *txn, MDB_dbi table, const void *key, size_t len, struct kb_err *err, MDB_val *ret);

@@ -145,8 +145,8 @@ static int set(
 int kb_trust_set(struct kb_state *s, const struct kb_chain *chain, bool allow_test, uint64_t now_s, struct kb_err *err)
 {
 	MDB_txn *txn;
-	int r = kb__state_begin(s, 0, "trusting a root", err, &txn);
-	return r ? r : kb__state_end(txn, set(s, txn, chain, allow_test, now_s, err), "trusting a root", err);
+	int r = kb__epoch_begin(s, "trusting a root", err, &txn);
+	return r ? r : kb__epoch_end(s, txn, set(s, txn, chain, allow_test, now_s, err), "trusting a root", err);
 }
 
 /* see trust.h */
@@ -156,13 +156,13 @@ int kb_trust_advance(struct kb_state *s, const struct kb_signed *root, uint64_t 
 	MDB_txn *txn;
 	MDB_val v;
 	int r = kb_root_parse(root->bytes, root->len, err, &next);
-	r = r ? r : kb__state_begin(s, 0, "trusting a root", err, &txn);
+	r = r ? r : kb__epoch_begin(s, "trusting a root", err, &txn);
 	if (r)
 		return r;
 	r = kb__trust_get(s, txn, err, &v, &trusted);
 	if (r == KB_OK && trusted.version < next.version)
 		r = keep(s, txn, root, now_s, err);
-	return kb__state_end(txn, r, "trusting a root", err);
+	return kb__epoch_end(s, txn, r, "trusting a root", err);
 }
 
 // Appends the newest roots as a chain's file has them, oldest first.

@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "firmware/api/conn.h"
 #include "net/x509.h"
+#include "storage/epoch_tpm.h"
+#include "storage/trust.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 // Whether the client of this certificate may come in: it is in the table and not revoked.
@@ -120,6 +123,17 @@ static void on_tick(uv_timer_t *t)
 		close_all(d);
 }
 
+// A state that was put back to an earlier day does not run: keys, clients and versions that were taken back would
+// count.
+static int guard(struct kb_daemon *d, struct kb_err *err)
+{
+	char lock[600];
+	uint64_t now_s = 0;
+	snprintf(lock, sizeof lock, "%s/epoch.lock", d->o.state_dir);
+	int r = kb_trust_now(d->state, (uint64_t)time(NULL), err, &now_s);
+	return r ? r : kb_epoch_guard_tpm(d->state, d->o.tpm, lock, false, now_s, err);
+}
+
 static int open_rest(struct kb_daemon *d, struct kb_err *err)
 {
 	char path[512];
@@ -127,6 +141,8 @@ static int open_rest(struct kb_daemon *d, struct kb_err *err)
 	int r = kb_tls_init(err);
 	if (r == 0)
 		r = kb_state_open(path, &d->state, err);
+	if (r == 0 && d->o.tpm)
+		r = guard(d, err);
 	if (r == 0)
 		r = open_tls(d, err);
 	d->models.state = d->state;

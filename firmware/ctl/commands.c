@@ -11,6 +11,8 @@ const struct kb_ctl_option kb_ctl_globals[] = {
 	[KB_GLOBAL_BOX] = {"box", KB_CTL_TEXT, "HOST[:PORT]", "the box (else the one this client was paired with)", 0, 0},
 	[KB_GLOBAL_CLIENT] = {"client", KB_CTL_TEXT, "DIR", "this client's certificate and key ($XDG_CONFIG_HOME/kotobako)",
 		0, 0},
+	[KB_GLOBAL_TPM] = {"tpm", KB_CTL_TEXT, "TCTI",
+		"the TPM that counts changes of the state, as kotobakod has it ($KB_TPM; none)", 0, 0},
 	[KB_GLOBAL_VERSION] = {"version", KB_CTL_FLAG, NULL, "say the version and leave", 0, 0},
 	{0},
 };
@@ -159,14 +161,16 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"new: a private key in FILE (0600, PEM) and the public one in FILE.pub. show: curve and id of either; openssl "
 		"reads and makes the same files.",
 		key_options, 2, 2, kb_ctl_key},
-	{"root", "build SPEC.json CHAIN | sign CHAIN | show CHAIN | trust CHAIN | trusted",
+	{"root", "build SPEC.json CHAIN | sign CHAIN | show CHAIN | trust CHAIN | trusted | adopt",
 		"who may sign for a fleet of boxes",
 		"build: appends the root that SPEC.json describes to the fleet's chain, or begins it. sign: puts a signature "
 		"over the newest root into the chain; a new root wants enough keys of the old one and of its own. show: what "
 		"each says and who signed; exit status 1 where signatures are missing.\ntrust: this box takes the chain's "
 		"newest "
 		"root, the first time on the administrator's word, later only if it follows the one it has; from then on it "
-		"runs signed images only. trusted: says which it is.\nWith --export and --import the key "
+		"runs signed images only. trusted: says which it is. adopt: this state and this TPM belong together, whatever "
+		"its "
+		"counter says: after a restored backup or a changed TPM.\nWith --export and --import the key "
 		"stays on a machine without a network, or in a token that openssl can use.",
 		root_options, 1, 3, kb_ctl_root},
 	{"catalog", "build CATALOG IMAGE... | sign CATALOG | show [CATALOG] | install CATALOG",

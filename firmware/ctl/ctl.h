@@ -21,7 +21,7 @@ enum kb_ctl_exit {
 };
 
 // Global options: places in kb_ctl_globals.
-enum { KB_GLOBAL_STATE, KB_GLOBAL_BOX, KB_GLOBAL_CLIENT, KB_GLOBAL_VERSION };
+enum { KB_GLOBAL_STATE, KB_GLOBAL_BOX, KB_GLOBAL_CLIENT, KB_GLOBAL_TPM, KB_GLOBAL_VERSION };
 extern const struct kb_ctl_option kb_ctl_globals[];
 
 struct kb_ctl {
@@ -31,6 +31,7 @@ struct kb_ctl {
 	bool has_state;       // given by --state or KB_STATE
 	bool has_client;      // given by --client
 	const char *box;      // --box, or NULL
+	const char *tpm;      // --tpm, or NULL
 };
 
 // Prints "kotobako: text" on standard error and returns status.
@@ -56,6 +57,8 @@ struct kb_state;
 // The box's own environment; where there is none yet it is made, or *ret is NULL if that is fine.
 KB_MUST_CHECK int kb_ctl_state(
 	const struct kb_ctl *ctl, bool missing_is_fine, struct kb_err *err, struct kb_state **ret);
+// The same, and the TPM's counter is taken as it is.
+KB_MUST_CHECK int kb_ctl_state_adopt(const struct kb_ctl *ctl, struct kb_err *err, struct kb_state **ret);
 // The file of a model of the box; free() it.
 KB_MUST_CHECK int kb_ctl_model_path(const struct kb_ctl *ctl, const char *name, struct kb_err *err, char **ret);
 

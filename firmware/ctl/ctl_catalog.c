@@ -186,8 +186,8 @@ static void print(const struct kb_catalog *c)
 {
 	struct kb_catalog_image image;
 	char hex[2 * KB_MANIFEST_HASH + 1], day[16];
-	printf("catalog %" PRIu64 ", fleet %.16s, made %s\n", c->version, (const char *)c->fleet,
-		kb_ctl_day(c->created, day));
+	printf(
+		"catalog %" PRIu64 ", fleet %.16s, made %s\n", c->version, (const char *)c->fleet, kb_ctl_day(c->created, day));
 	for (size_t at = 0; kb_catalog_next(c, &at, &image);) {
 		kb_hex(image.digest, KB_MANIFEST_HASH, hex);
 		printf("  %-*.*s version %-6" PRIu64 " %12" PRIu64 " bytes  sha256:%s\n", 24, (int)image.model.len,

@@ -25,21 +25,6 @@
 #define ROOM_REASON "to make room for another image"
 
 /* see ctl.h */
-int kb_ctl_state(const struct kb_ctl *ctl, bool missing_is_fine, struct kb_err *err, struct kb_state **ret)
-{
-	char *path = kb_ctl_path(ctl->state, "state.mdb");
-	int r = path ? KB_OK : kb_fail(err, KB_ENOMEM, "out of memory");
-	bool is_there = path && access(path, F_OK) == 0;
-	*ret = NULL;
-	if (r == KB_OK && !is_there && !missing_is_fine)
-		r = kb_ctl_make_directory(ctl->models, err);
-	if (r == KB_OK && (is_there || !missing_is_fine))
-		r = kb_state_open(path, ret, err);
-	free(path);
-	return r;
-}
-
-/* see ctl.h */
 int kb_ctl_model_path(const struct kb_ctl *ctl, const char *name, struct kb_err *err, char **ret)
 {
 	struct kb_state *state = NULL;

@@ -29,6 +29,9 @@ static int resolve(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	ctl->has_state = state && state[0];
 	ctl->has_client = g[KB_GLOBAL_CLIENT].is_set;
 	ctl->box = g[KB_GLOBAL_BOX].text;
+	ctl->tpm = g[KB_GLOBAL_TPM].is_set ? g[KB_GLOBAL_TPM].text : getenv("KB_TPM");
+	if (ctl->tpm && !ctl->tpm[0])
+		ctl->tpm = NULL;
 	if (ctl->has_state)
 		ctl->state = strdup(state);
 	else

@@ -198,12 +198,26 @@ static int trusted(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : KB_CTL_OK;
 }
 
+static int adopt(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	struct kb_state *state = NULL;
+	struct kb_err err = {0};
+	(void)args;
+	int r = kb_ctl_state_adopt(ctl, &err, &state);
+	kb_state_close(state);
+	if (r)
+		return kb_ctl_fail(r == KB_EARG ? KB_CTL_USAGE : KB_CTL_FAILED, "%s", err.text);
+	printf("this state and this TPM belong together from now on; it is in the audit log\n");
+	return KB_CTL_OK;
+}
+
 static const struct kb_ctl_action actions[] = {
 	{"build", 2, 2, 0, build},
 	{"sign", 1, 1, KB_SIGN_TAKES, sign},
 	{"show", 1, 1, 0, show},
 	{"trust", 1, 1, 0, trust},
 	{"trusted", 0, 0, 0, trusted},
+	{"adopt", 0, 0, 0, adopt},
 	{0},
 };
 

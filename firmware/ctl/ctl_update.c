@@ -1,5 +1,5 @@
-// kotobako model update URL: brings a box's models to what the catalog of a mirror says. Each step is the command that an
-// administrator would give, in a process of its own: the catalog is fetched and accepted, then each image that is
+// kotobako model update URL: brings a box's models to what the catalog of a mirror says. Each step is the command that
+// an administrator would give, in a process of its own: the catalog is fetched and accepted, then each image that is
 // newer than what is installed is fetched and installed. What was cut goes on the next time.
 #include "firmware/ctl/ctl_install.h"
 #include "storage/box_catalog.h"
@@ -41,6 +41,10 @@ static int run(const struct update *u, const char *const *words, bool with_clien
 	if (with_client && u->ctl->has_client) {
 		argv[n++] = "--client";
 		argv[n++] = u->ctl->client;
+	}
+	if (u->ctl->tpm) {
+		argv[n++] = "--tpm";
+		argv[n++] = u->ctl->tpm;
 	}
 	while (*words && n < WORDS_MAX - 1)
 		argv[n++] = *words++;
