@@ -31,8 +31,17 @@ is_native() {
 	dpkg-query -W $packages >/dev/null 2>&1
 }
 
+# One maker at a time: who comes meanwhile waits and finds it made.
 make_root() {
 	[ -f "$root/.kb-$stamp" ] && return 0
+	mkdir -p "$(dirname "$root")"
+	exec 9>"$root.lock"
+	flock 9
+	[ -f "$root/.kb-$stamp" ] || make_root_now
+	exec 9>&-
+}
+
+make_root_now() {
 	if ! command -v mmdebstrap >/dev/null; then
 		say "installing mmdebstrap (once)"
 		as_root apt-get update -qq
@@ -40,7 +49,6 @@ make_root() {
 	fi
 	say "making the Debian 13 build root of $list in $root (once, a minute or two)"
 	as_root rm -rf "$root" "$root.new"
-	mkdir -p "$(dirname "$root")"
 	# shellcheck disable=SC2086
 	if ! as_root mmdebstrap --quiet --variant=apt --include="$(echo $packages | tr ' ' ',' | sed 's/,$//')" \
 		trixie "$root.new" >"$root.log" 2>&1; then
