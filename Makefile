@@ -14,7 +14,7 @@ IMAGE_TOOLS := KB_TOOLS=image image/buildroot.sh exec
 .PHONY: $(IMAGE_GOALS)
 image: ## the firmware image of BOARD (qemu-x86_64) with IMAGE_MODEL on it: build/image/BOARD/disk.img
 	@$(MAKE) --no-print-directory release $(filter build/models/%,$(IMAGE_MODEL))
-	@$(IMAGE_TOOLS) env MODEL=$(IMAGE_MODEL) KB_KEYS=$(KB_KEYS) image/make_image.sh $(BOARD)
+	@$(IMAGE_TOOLS) env MODEL=$(IMAGE_MODEL) MODEL_LICENCE=$(MODEL_LICENCE) KB_KEYS=$(KB_KEYS) image/make_image.sh $(BOARD)
 
 run-image: image ## boots it in QEMU (Secure Boot, TPM), pairs, asks; ONCE=1 powers it off after the answer
 	@$(IMAGE_TOOLS) env ONCE=$(ONCE) PORT=$(PORT) TOKENS=$(TOKENS) QUESTION="$(QUESTION)" KB_KEYS=$(KB_KEYS) image/run_image.py $(BOARD)

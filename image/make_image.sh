@@ -2,7 +2,8 @@
 # Makes build/image/BOARD/disk.img, the whole box as a disk, from Debian's packages and the programs in build/release.
 # Runs where the packages of image/image_tools.list are (KB_TOOLS=image image/buildroot.sh exec image/make_image.sh BOARD).
 # What is made depends on the inputs alone: times, ids and salts are fixed. Only signatures differ from build to build.
-# KB_IMAGE_OUT=DIR: instead of build/image/BOARD. MODEL=FILE.kbm: a model to put on the state partition. KB_KEYS=DIR: PK, KEK, db as NAME.key, NAME.pem (made if missing).
+# KB_IMAGE_OUT=DIR: instead of build/image/BOARD. MODEL=FILE.kbm: a model that import made; signed, it goes to OUT/models,
+# for a stick; MODEL_LICENCE=SPDX where it does not say one. KB_KEYS=DIR: PK, KEK, db as NAME.key, NAME.pem, and the fleet's chain of roots as roots (made if missing).
 set -eu
 cd "$(dirname "$0")/.."
 board=${1:?usage: image/make_image.sh BOARD}
@@ -44,9 +45,34 @@ make_keys() {
 	done
 }
 
+# A development fleet, whose images the box takes: one key for everything.
+make_fleet() {
+	[ -f "$keys/roots" ] && return 0
+	[ -f "$keys/fleet" ] || build/release/kotobako key new "$keys/fleet" >/dev/null
+	printf '{"fleet": "development", "keys": {"all": "fleet.pub"}, "roles": {"root": {"threshold": 1, "keys": ["all"]},
+		"model": {"threshold": 1, "keys": ["all"]}, "os": {"threshold": 1, "keys": ["all"]},
+		"catalog": {"threshold": 1, "keys": ["all"]}}}' >"$keys/fleet.json"
+	rm -f "$keys/roots.new"
+	build/release/kotobako root build "$keys/fleet.json" "$keys/roots.new" >/dev/null
+	build/release/kotobako root sign "$keys/roots.new" --key "$keys/fleet" >/dev/null
+	mv "$keys/roots.new" "$keys/roots"
+}
+
+# The model as a signed image. Only who has the development key can: a release's models are signed elsewhere.
+make_model() {
+	rm -rf "$out/models"
+	[ -n "${MODEL:-}" ] || return 0
+	[ -f "$keys/fleet" ] || { say "$keys has no key to sign $MODEL with"; exit 1; }
+	name=$(basename "$MODEL" .kbm)
+	mkdir -p "$out/models"
+	build/release/kotobako image build "$MODEL" "$out/models/$name-1.kbm" --model "$name" --version 1 --roots "$keys/roots" \
+		${MODEL_LICENCE:+--licence "$MODEL_LICENCE"} >/dev/null
+	build/release/kotobako image sign "$out/models/$name-1.kbm" --key "$keys/fleet" >/dev/null
+}
+
 make_root() {
 	say "root: erofs with its hash tree"
-	image/pick.py "$packages" build/release "$row" "$out/root" "$out/initrd"
+	image/pick.py "$packages" build/release "$row" "$out/root" "$out/initrd" "$keys/roots"
 	rm -f "$out/root.img"
 	mkfs.erofs --quiet -T "$SOURCE_DATE_EPOCH" -U "$uuid_root" --all-root -zlz4hc,9 -C65536 "$out/root.img" "$out/root" >/dev/null
 	size=$(stat -c %s "$out/root.img")
@@ -89,7 +115,6 @@ make_esp() {
 make_state() {
 	rm -rf "$out/state" "$out/state.img"
 	mkdir -p "$out/state/models"
-	[ -z "${MODEL:-}" ] || cp "$MODEL" "$out/state/models/"
 	find "$out/state" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	truncate -s "$(value state-size)M" "$out/state.img"
 	mkfs.ext4 -q -O verity,^fast_commit -U "$uuid_state" -E "hash_seed=$uuid_state,root_owner=0:0" -L kb_state \
@@ -121,6 +146,8 @@ make_disk() {
 mkdir -p "$out"
 unpack_packages
 make_keys
+make_fleet
+make_model
 make_root
 make_kernel
 make_esp

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Lays out the image's root and initrd from unpacked packages, by tables.
 
-  image/pick.py PACKAGES PROGRAMS BOARD ROOT INITRD
+  image/pick.py PACKAGES PROGRAMS BOARD ROOT INITRD ROOTS
 
 PACKAGES: the packages of image/osroot.list, unpacked. PROGRAMS: directory of our programs. BOARD: a file of board/.
+ROOTS: the fleet's chain of roots, whom the box trusts.
 ROOT and INITRD are made. Every file there has a row in image/osroot.files or the board, or is a library that one needs.
 """
 import glob
@@ -69,8 +70,8 @@ def parse_depends(text):
 
 
 class Tree:
-    def __init__(self, packages, programs, board, top):
-        self.packages, self.programs, self.board, self.top = packages, programs, board, pathlib.Path(top)
+    def __init__(self, packages, programs, board, top, roots=None):
+        self.packages, self.programs, self.board, self.top, self.roots = packages, programs, board, pathlib.Path(top), roots
         shutil.rmtree(self.top, ignore_errors=True)
         self.top.mkdir(parents=True)
 
@@ -105,7 +106,13 @@ class Tree:
             self.copy(self.programs / path, f"/usr/bin/{path}", 0o755)
         elif kind == "text":
             text = pathlib.Path(rest[0]).read_text()
-            self.put(text.replace("@daemon-options@", " ".join(self.board.get("daemon-options", []))).encode(), path)
+            tpm = self.board.get("tpm")
+            for mark, value in (("@daemon-options@", " ".join(self.board.get("daemon-options", []))),
+                                ("@tpm@", f"--tpm {tpm[0]}" if tpm else "")):
+                text = text.replace(mark, value)
+            self.put(text.encode(), path)
+        elif kind == "roots":
+            self.put(self.roots.read_bytes(), path)
         elif kind == "dir":
             to.mkdir(parents=True)
             to.chmod(int(rest[0], 8))
@@ -126,9 +133,9 @@ class Tree:
         self.put("".join(lines).encode(), list_path)
 
 
-def main(packages, programs, board, root, initrd):
+def main(packages, programs, board, root, initrd, roots):
     packages, programs, board = pathlib.Path(packages), pathlib.Path(programs), board_rows(board)
-    tree = Tree(packages, programs, board, root)
+    tree = Tree(packages, programs, board, root, pathlib.Path(roots))
     for words in rows("image/osroot.files"):
         tree.row(*words)
     (source,) = [pathlib.Path(p) for p in glob.glob(str(packages / "usr/lib/modules/*"))]
@@ -150,6 +157,6 @@ def main(packages, programs, board, root, initrd):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6:
+    if len(sys.argv) != 7:
         sys.exit(__doc__)
     main(*sys.argv[1:])

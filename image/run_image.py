@@ -63,12 +63,15 @@ def main(board):
     disk, stick, variables, client = work / "disk.img", work / "stick.img", work / "vars.fd", work / "client"
     run("cp", "--sparse=always", out / "disk.img", disk)
     make_vars(keys, variables)
-    make_stick(stick)
-    vm = Vm(disk, variables, port, stick=stick, log=work / "console.log", echo=echo)
+    make_stick(stick, sorted((out / "models").glob("*.kbm")))
+    shutil.rmtree(work / "tpm", ignore_errors=True)
+    vm = Vm(disk, variables, port, stick=stick, log=work / "console.log", echo=echo, tpm=work / "tpm")
     try:
         if vm.wait_line("init: stage paired", BOOT_S) is None:
             fail(vm, f"the box was not paired within {BOOT_S} s; its console is in {work}/console.log")
         fetch_client(stick, client)
+        if vm.wait_line("init: stage models: done", BOOT_S) is None:
+            fail(vm, f"the stick's models were not installed within {BOOT_S} s")
         question = os.environ.get("QUESTION") or "In two sentences: why is the sky blue?"
         print(f"> {question}", flush=True)
         seconds = ask(client, port, question)

@@ -31,13 +31,17 @@ def make_vars(keys, out):
         "--add-kek", OWNER, keys / "KEK.pem", "--add-db", OWNER, keys / "db.pem", "--secure-boot")
 
 
-def make_stick(path):
-    """A stick as an administrator prepares one: FAT with an empty directory kotobako/."""
+def make_stick(path, models=()):
+    """A stick as an administrator prepares one: FAT with a directory kotobako/, and signed models in kotobako/models/."""
     path.unlink(missing_ok=True)
     with open(path, "wb") as f:
-        f.truncate(64 << 20)
+        f.truncate((64 << 20) + sum(m.stat().st_size for m in models))
     run("mkfs.vfat", "-F", "32", "-n", "KOTOBAKO", path)
     run("mmd", "-i", path, "::/kotobako")
+    if models:
+        run("mmd", "-i", path, "::/kotobako/models")
+    for model in models:
+        run("mcopy", "-i", path, model, f"::/kotobako/models/{model.name}")
 
 
 # Asked to end, a program ends in order: the machines that it runs end with it.
@@ -47,12 +51,15 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
 class Vm:
     """A running machine. lines: what the serial console said, each with the seconds since power-on."""
 
-    def __init__(self, disk, variables, port, stick=None, log=None, echo=None, reboot=False):
+    def __init__(self, disk, variables, port, stick=None, log=None, echo=None, reboot=False, tpm=None):
+        """tpm: a directory for what its TPM remembers from boot to boot; without it there is a new TPM each time."""
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kb-vm-"))
+        if tpm:
+            pathlib.Path(tpm).mkdir(exist_ok=True)
         self.lines, self.partial, self.echo = [], b"", echo
         self.log = open(log, "wb") if log else None
         # In sessions of their own: Ctrl-C is for whoever started them, who presses the power button.
-        self.tpm = subprocess.Popen(["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.dir}",
+        self.tpm = subprocess.Popen(["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={tpm or self.dir}",
                                      "--ctrl", f"type=unixio,path={self.dir}/tpm", "--flags", "startup-clear"],
                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         self.wait_path(self.dir / "tpm")

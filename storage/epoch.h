@@ -1,6 +1,6 @@
 // How often this state was changed in a way that must not be taken back: a trusted root, an accepted catalog, a model's
-// version, a client's end. The count stands in the state, and in a counter outside the disk that only goes up (a TPM's):
-// where the state's is behind, somebody put an earlier copy of the disk in place of this one.
+// version, a client's end. The count stands in the state, and in a counter outside the disk that only goes up (a
+// TPM's): where the state's is behind, somebody put an earlier copy of the disk in place of this one.
 //
 // A change is written with the next number, then the counter is advanced, under a lock; the power may go in between, so
 // a state that is one ahead is right, and the counter follows. Table "trust": "epoch" -> u64.

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -134,6 +135,31 @@ static int guard(struct kb_daemon *d, struct kb_err *err)
 	return r ? r : kb_epoch_guard_tpm(d->state, d->o.tpm, lock, false, now_s, err);
 }
 
+// The first time on the word of whoever made the image; later only what follows.
+static int trust(struct kb_daemon *d, struct kb_err *err)
+{
+	struct kb_chain *chain = calloc(1, sizeof *chain);
+	struct kb_buf bytes = {.max = KB_CHAIN_MAX};
+	int fd = open(d->o.roots, O_RDONLY | O_CLOEXEC);
+	ssize_t n = 1;
+	int r = chain && fd >= 0 ? 0 : kb_fail(err, kb_err_from_errno(errno), "%s: %s", d->o.roots, strerror(errno));
+	while (r == 0 && n > 0) {
+		r = kb_buf_reserve(&bytes, 1 << 16) ? kb_fail(err, KB_ENOMEM, "%s: too large", d->o.roots) : 0;
+		n = r ? 0 : read(fd, bytes.data + bytes.len, 1 << 16);
+		bytes.len += n > 0 ? (size_t)n : 0;
+	}
+	r = r ? r : kb_chain_parse(bytes.data, bytes.len, err, chain);
+	if (r)
+		kb_err_wrap(err, "%s: ", d->o.roots);
+	else if (kb_trust_set(d->state, chain, KB_ALLOW_TEST_KEYS, (uint64_t)time(NULL), err))
+		kb_warn("daemon", "%s: %s; whom this box trusts is unchanged", d->o.roots, err->text);
+	if (fd >= 0)
+		close(fd);
+	kb_buf_finish(&bytes);
+	free(chain);
+	return r;
+}
+
 static int open_rest(struct kb_daemon *d, struct kb_err *err)
 {
 	char path[512];
@@ -143,6 +169,8 @@ static int open_rest(struct kb_daemon *d, struct kb_err *err)
 		r = kb_state_open(path, &d->state, err);
 	if (r == 0 && d->o.tpm)
 		r = guard(d, err);
+	if (r == 0 && d->o.roots)
+		r = trust(d, err);
 	if (r == 0)
 		r = open_tls(d, err);
 	d->models.state = d->state;

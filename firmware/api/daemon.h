@@ -23,6 +23,7 @@ struct kb_options {
 	struct kb_address listen, bearer; // bearer.port 0: off
 	uint32_t kv_tokens, max_seqs, max_engines, client_requests, client_rate;
 	uint32_t hurry;    // tests: all time limits divided by this
+	const char *roots; // a chain of roots to trust; NULL: who is trusted already, if anybody
 	const char *tpm;   // that counts changes of the state (storage/epoch.h); NULL: none does
 	uint32_t patience; // slow machines: what an engine may take, multiplied by this
 	const char *names[KB_X509_SERVER_NAMES_MAX - 8];

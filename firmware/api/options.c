@@ -77,6 +77,8 @@ static const struct option {
 	{"--speculate", "N", parse_count, AT(speculate), "tokens an answer may guess ahead; 0: none (its choice)"},
 	{"--client-requests", "N", parse_count, AT(client_requests), "answers for one client at once; 0: no limit (16)"},
 	{"--client-rate", "N", parse_count, AT(client_rate), "requests a second of one client; 0: no limit (20)"},
+	{"--roots", "CHAIN", parse_text, AT(roots),
+		"whom the box trusts from its first start: a fleet's chain of roots (nobody)"},
 	{"--tpm", "TCTI", parse_text, AT(tpm), "the TPM that counts changes of the state: device:/dev/tpmrm0 (none)"},
 	{"--patience", "N", parse_count, AT(patience),
 		"multiplies the times that an engine may take; for slow machines (1)"},

@@ -143,7 +143,7 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		import_options, 1, 1, kb_ctl_import},
 	{"model",
 		"list | show NAME | verify NAME | digest NAME | remove NAME | install FILE | rollback NAME | upload FILE | "
-		"update URL",
+		"update URL | DIR",
 		"the box's models",
 		"list: names, sizes, kinds. show: metadata of one. verify: reads all of it and compares it with its hashes. "
 		"digest: what fs-verity measures of the file, as `fsverity digest` prints it. "
@@ -155,7 +155,9 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"with, "
 		"as its administrator (pair --admin); one that was cut goes on where it was. update: takes the catalog of a "
 		"mirror "
-		"(URL/catalog.kbc) and the images that it lists and this box has older ones of.",
+		"(URL/catalog.kbc) and the images that it lists and this box has older ones of; or the catalog and all images "
+		"of a "
+		"folder, a stick say.",
 		model_options, 1, 2, kb_ctl_model},
 	{"key", "new FILE | show FILE", "keys that sign roots and images",
 		"new: a private key in FILE (0600, PEM) and the public one in FILE.pub. show: curve and id of either; openssl "

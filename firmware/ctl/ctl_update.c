@@ -1,11 +1,14 @@
 // kotobako model update URL: brings a box's models to what the catalog of a mirror says. Each step is the command that
 // an administrator would give, in a process of its own: the catalog is fetched and accepted, then each image that is
 // newer than what is installed is fetched and installed. What was cut goes on the next time.
+#include "firmware/ctl/ctl_image.h"
 #include "firmware/ctl/ctl_install.h"
 #include "storage/box_catalog.h"
 #include "storage/installed.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,19 +154,79 @@ static int take_all(struct update *u)
 	return kb_ctl_interrupted ? KB_CTL_INTERRUPTED : status;
 }
 
-int kb_ctl_update(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+// --- a folder --------------------------------------------------------------------------------------
+
+static int is_image(const struct dirent *e)
 {
-	const struct kb_ctl_value *o = args->option;
-	struct update *u = calloc(1, sizeof *u);
+	const size_t len = strlen(e->d_name), end = sizeof ".kbm" - 1;
+	return e->d_name[0] != '.' && len > end && strcmp(e->d_name + len - end, ".kbm") == 0;
+}
+
+// Whether the box has what the image says that it is, or something newer. Sealed ones do not say: then not.
+static bool is_behind(const struct update *u, const char *path)
+{
+	struct kb_state *state = NULL;
+	struct kb_bundle_head *h = NULL;
+	struct kb_buf bytes = {0};
+	struct kb_manifest m;
+	struct kb_installed now = {0};
 	struct kb_err err = {0};
-	if (!u)
-		return kb_ctl_fail(KB_CTL_FAILED, "out of memory");
-	u->ctl = ctl;
-	u->url = args->arg[1];
-	u->ca = o[KB_MODEL_CA].is_set ? o[KB_MODEL_CA].text : NULL;
-	u->all = o[KB_MODEL_ALL].is_set;
-	u->folder = kb_ctl_path(ctl->models, FOLDER);
-	kb_ctl_catch_interrupt(false);
+	char name[KB_MAX_MODEL_NAME + 1] = {0};
+	int fd = -1, r = kb_ctl_image_open(path, O_RDONLY, &err, &fd, &bytes, &h);
+	r = r ? r : kb_manifest_parse(h->manifest.bytes, h->manifest.len, &err, &m);
+	r = r ? r : kb_ctl_state(u->ctl, true, &err, &state);
+	if (r == 0 && state) {
+		memcpy(name, m.model.data, m.model.len);
+		r = kb_installed_get(state, name, &err, &now);
+	}
+	kb_state_close(state);
+	if (fd >= 0)
+		close(fd);
+	kb_buf_finish(&bytes);
+	free(h);
+	return r == 0 && state && now.active.version >= m.version;
+}
+
+// What the folder's files say decides nothing but what is tried: the installer proves each.
+static int take_folder(struct update *u)
+{
+	struct dirent **files = NULL;
+	int n = scandir(u->url, &files, is_image, alphasort), status = KB_CTL_OK;
+	if (n < 0)
+		return kb_ctl_fail(KB_CTL_FAILED, "%s: %s", u->url, strerror(errno));
+	char *catalog = kb_ctl_path(u->url, KB_CATALOG_NAME);
+	if (catalog && access(catalog, F_OK) == 0)
+		status = run(u, (const char *const[]){"catalog", "install", catalog, NULL}, false);
+	free(catalog);
+	uint32_t done = 0;
+	for (int pass = 0; pass == 0 || (pass == 1 && done); pass++) // an adapter may stand before its model
+		for (int i = 0; i < n; i++) {
+			char *path = files[i] ? kb_ctl_path(u->url, files[i]->d_name) : NULL;
+			bool is_over = !path || kb_ctl_interrupted || is_behind(u, path);
+			if (path && is_over)
+				u->current++;
+			if (path && !is_over && run(u, (const char *const[]){"model", "install", path, NULL}, false) == KB_CTL_OK)
+				is_over = ++done > 0;
+			if (path && is_over) {
+				free(files[i]);
+				files[i] = NULL;
+			}
+			free(path);
+		}
+	for (int i = 0; i < n; i++) {
+		u->n += files[i] != NULL;
+		free(files[i]);
+	}
+	free(files);
+	printf("%" PRIu32 " images were here already, %" PRIu32 " were installed, %" PRIu32 " could not be\n", u->current,
+		done, u->n);
+	return kb_ctl_interrupted ? KB_CTL_INTERRUPTED : u->n ? KB_CTL_FAILED : status;
+}
+
+static int take_mirror(struct update *u)
+{
+	struct kb_err err = {0};
+	u->folder = kb_ctl_path(u->ctl->models, FOLDER);
 	int r = u->folder ? kb_ctl_make_directory(u->folder, &err) : kb_fail(&err, KB_ENOMEM, "out of memory");
 	int status = r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : take_catalog(u);
 	if (status == KB_CTL_OK) {
@@ -171,6 +234,21 @@ int kb_ctl_update(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 		status = r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : take_all(u);
 	}
 	free(u->folder);
+	return status;
+}
+
+int kb_ctl_update(struct kb_ctl *ctl, const struct kb_ctl_args *args)
+{
+	const struct kb_ctl_value *o = args->option;
+	struct update *u = calloc(1, sizeof *u);
+	if (!u)
+		return kb_ctl_fail(KB_CTL_FAILED, "out of memory");
+	u->ctl = ctl;
+	u->url = args->arg[1];
+	u->ca = o[KB_MODEL_CA].is_set ? o[KB_MODEL_CA].text : NULL;
+	u->all = o[KB_MODEL_ALL].is_set;
+	kb_ctl_catch_interrupt(false);
+	int status = strncmp(u->url, "https://", 8) == 0 ? take_mirror(u) : take_folder(u);
 	free(u);
 	return status;
 }

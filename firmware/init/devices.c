@@ -8,6 +8,7 @@
 #include <linux/watchdog.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -65,28 +66,49 @@ bool kb_init_button_pressed(int wait_ms)
 	return false;
 }
 
+// The kernel counts disks as they come; 0: there is none of that letter.
+static uint64_t disk_number(int letter)
+{
+	char path[64], text[32], *end;
+	snprintf(path, sizeof path, "/sys/class/block/sd%c/diskseq", letter);
+	if (kb_init_read(path, text, sizeof text) <= 0)
+		return 0;
+	uint64_t n = strtoull(text, &end, 10);
+	return end == text ? 0 : n;
+}
+
+static bool mount_one(const struct kb_service *s, int letter, int part)
+{
+	char options[64], device[32], folder[64];
+	struct stat st;
+	snprintf(options, sizeof options, "uid=%u,gid=%u,umask=077", s->uid, s->uid);
+	snprintf(device, sizeof device, part ? "/dev/sd%c%d" : "/dev/sd%c", letter, part);
+	snprintf(folder, sizeof folder, "/run/stick/kotobako/%s", s->folder);
+	if (stat(device, &st))
+		return false;
+	mkdir("/run/stick", 0755);
+	if (mount(device, "/run/stick", "vfat", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_NOSYMFOLLOW, options))
+		return false;
+	if (stat(folder, &st) == 0 && S_ISDIR(st.st_mode)) {
+		kb_init_say("stage stick: %s, for %s", device, s->name);
+		return true;
+	}
+	umount2("/run/stick", 0);
+	return false;
+}
+
 // Removable disks are the sdX of USB; whole or their first partition. The kernel's FAT is what reads them, nothing of
 // ours: mounted without devices, programs and links.
-bool kb_init_stick_mount(uid_t uid)
+bool kb_init_stick_mount(struct kb_service *s)
 {
-	char options[64];
-	snprintf(options, sizeof options, "uid=%u,gid=%u,umask=077", uid, uid);
-	for (int disk = 'a'; disk <= 'd'; disk++)
-		for (int part = 0; part <= 1; part++) {
-			char device[32];
-			struct stat s;
-			snprintf(device, sizeof device, part ? "/dev/sd%c%d" : "/dev/sd%c", disk, part);
-			if (stat(device, &s))
-				continue;
-			mkdir("/run/stick", 0755);
-			if (mount(device, "/run/stick", "vfat", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_NOSYMFOLLOW, options))
-				continue;
-			if (stat("/run/stick/kotobako", &s) == 0 && S_ISDIR(s.st_mode)) {
-				kb_init_say("stage stick: %s asks to be paired", device);
-				return true;
-			}
-			umount2("/run/stick", 0);
-		}
+	for (int i = 0; i < KB_INIT_STICKS; i++) {
+		const uint64_t number = disk_number('a' + i);
+		if (!number || number == s->seen[i])
+			continue;
+		s->seen[i] = number;
+		if (mount_one(s, 'a' + i, 0) || mount_one(s, 'a' + i, 1))
+			return true;
+	}
 	return false;
 }
 

@@ -20,13 +20,18 @@ enum {
 
 enum kb_when {
 	KB_WHEN_ALWAYS, // from start to power-off; started again, ever later, where it ends
-	KB_WHEN_STICK,  // once, when a stick that asks to be paired is there and the box has no client yet
+	KB_WHEN_CLAIM,  // once, when a prepared stick comes and the box has no client yet
+	KB_WHEN_STICK,  // when a stick comes that has a certain folder
 };
+
+enum { KB_INIT_STICKS = 4, KB_INIT_FOLDER_MAX = 32 };
 
 struct kb_service {
 	char *name;
 	uid_t uid;
 	enum kb_when when;
+	const char *folder;               // of KB_WHEN_STICK: on the stick, below kotobako/; "" of KB_WHEN_CLAIM
+	uint64_t seen[KB_INIT_STICKS];    // disks that it had its turn with, by the kernel's number of them
 	char *argv[KB_INIT_ARGS_MAX + 1]; // NULL behind the last
 	// The supervisor's.
 	pid_t pid;            // 0: does not run
@@ -34,8 +39,8 @@ struct kb_service {
 	int64_t started, due; // ms of CLOCK_BOOTTIME
 };
 
-// Rows NAME UID always|stick COMMAND ARG..., # begins a comment. Cuts text into words where it lies; ret points into
-// it. Returns the number of rows, or -1 and the number of the wrong line in *ret_line.
+// Rows NAME UID always|claim|stick:FOLDER COMMAND ARG..., # begins a comment. Cuts text into words where it lies; ret
+// points into it. Returns the number of rows, or -1 and the number of the wrong line in *ret_line.
 int kb_init_parse_services(char *text, struct kb_service ret[KB_INIT_SERVICES_MAX], unsigned *ret_line);
 
 // The value of KEY=VALUE among the words of text (the kernel's command line), the last one if there are several.
@@ -83,6 +88,8 @@ void kb_init_load_modules(const char *list);
 int kb_init_find_partition(const char *name, int wait_ms, char *ret, size_t size);
 // /dev/dm-0 from a device and its tree, read-only.
 int kb_init_open_verity(const struct kb_verity *v, const char *device);
+// Whether somebody takes connections at a unix socket.
+bool kb_init_listens(const char *path);
 int kb_init_network(const char *interface, const char *address, const char *gateway);
 
 _Noreturn void kb_init_stage_initrd(void);
@@ -94,6 +101,7 @@ void kb_init_watchdog_open(void);
 void kb_init_watchdog_feed(void);
 int kb_init_button_open(void); // the number of buttons found
 bool kb_init_button_pressed(int wait_ms);
-// Mounts a stick that has a directory kotobako/ on /run/stick, writable for uid. True where it did.
-bool kb_init_stick_mount(uid_t uid);
+// Mounts a stick that has a directory kotobako/ (with that folder in it, "" for none) on /run/stick, writable for the
+// service's user; the sticks that were looked at are seen then. True where it did.
+bool kb_init_stick_mount(struct kb_service *s);
 void kb_init_stick_unmount(void);

@@ -133,6 +133,9 @@ void kb_init_stage_root(void)
 	if (n <= 0)
 		kb_init_die("/etc/kotobako/services:%u is not NAME UID always|stick COMMAND", wrong);
 	mount_state(services[0].uid);
+	// The daemon counts in it what must not be taken back.
+	if (chown("/dev/tpmrm0", services[0].uid, services[0].uid) && errno != ENOENT)
+		kb_init_say("/dev/tpmrm0: %s", strerror(errno));
 	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0)
 		line[0] = 0;
 	network(line);

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -167,6 +168,17 @@ int kb_init_open_verity(const struct kb_verity *v, const char *device)
 	close(fd);
 	errno = saved;
 	return r;
+}
+
+bool kb_init_listens(const char *path)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+	bool is_there = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+	if (fd >= 0)
+		close(fd);
+	return is_there;
 }
 
 static void set_address(struct sockaddr *ret, uint32_t address)

@@ -24,7 +24,8 @@ enum {
 	SOCKETS_TEXT_MAX = 1 << 18, // bytes of /proc/net/tcp: some 1700 connections
 };
 
-static const char claimed[] = "/state/claimed"; // there: the box has a client, sticks are not looked at
+static const char admin[] = "/state/admin.sock"; // where the daemon listens once it is ready
+static const char claimed[] = "/state/claimed";  // there: the box has a client, sticks are not looked at
 
 static _Noreturn void run(const struct kb_service *s)
 {
@@ -87,14 +88,18 @@ static void ended(struct kb_service *s, int status)
 	s->pid = 0;
 	s->failures = now - s->started > STEADY_MS ? 1 : s->failures + 1;
 	s->due = now + kb_init_backoff(s->failures);
-	if (s->when != KB_WHEN_STICK)
+	if (s->when == KB_WHEN_ALWAYS)
 		return;
 	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 	kb_init_stick_unmount();
-	if (is_good) {
+	if (s->when == KB_WHEN_STICK) {
+		kb_init_say("stage %s: %s", s->name, is_good ? "done" : "not all of it could be done");
+	} else if (is_good) {
 		mark_claimed();
 		sync();
 		kb_init_say("stage paired: the stick holds the client's files");
+	} else {
+		memset(s->seen, 0, sizeof s->seen); // again, after a while
 	}
 }
 
@@ -108,16 +113,24 @@ static void reap(struct kb_service *services, int n)
 				ended(&services[i], status);
 }
 
-static bool is_due(const struct kb_service *s, int64_t now, int64_t *stick_at)
+// One service at a time has the sticks.
+static bool has_stick(const struct kb_service *services, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (services[i].pid && services[i].when != KB_WHEN_ALWAYS)
+			return true;
+	return false;
+}
+
+static bool is_due(struct kb_service *s, int64_t now, bool may_look)
 {
 	if (s->pid || now < s->due)
 		return false;
 	if (s->when == KB_WHEN_ALWAYS)
 		return true;
-	if (now > CLAIM_MS || now < *stick_at || access(claimed, F_OK) == 0)
+	if (s->when == KB_WHEN_CLAIM && (now > CLAIM_MS || access(claimed, F_OK) == 0))
 		return false;
-	*stick_at = now + STICK_TRIES_MS;
-	return kb_init_stick_mount(s->uid);
+	return may_look && kb_init_stick_mount(s);
 }
 
 // For whoever looks at the console, and for the test that there is one port and no other.
@@ -169,9 +182,11 @@ void kb_init_supervise(struct kb_service *services, int n)
 		int64_t now = kb_init_now();
 		kb_init_watchdog_feed();
 		reap(services, n);
+		const bool may_look = now >= stick_at && (has_stick(services, n) || kb_init_listens(admin));
 		for (int i = 0; i < n; i++)
-			if (is_due(&services[i], now, &stick_at))
+			if (is_due(&services[i], now, may_look && !has_stick(services, n)))
 				start(&services[i]);
+		stick_at = now >= stick_at ? now + STICK_TRIES_MS : stick_at;
 	} while (!kb_init_button_pressed(TICK_MS));
 	say_listeners();
 	kb_init_say("stage power-off");

@@ -25,6 +25,26 @@ static int parse_number(const char *text, uint64_t max, uint64_t *ret)
 	return errno || *text < '0' || *text > '9' || *end || *ret > max ? -1 : 0;
 }
 
+// always, claim, stick:FOLDER
+static int parse_when(char *when, struct kb_service *ret)
+{
+	static const char stick[] = "stick:", plain[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+	ret->folder = "";
+	if (strcmp(when, "always") == 0) {
+		ret->when = KB_WHEN_ALWAYS;
+	} else if (strcmp(when, "claim") == 0) {
+		ret->when = KB_WHEN_CLAIM;
+	} else if (strncmp(when, stick, sizeof stick - 1) == 0) {
+		ret->when = KB_WHEN_STICK;
+		ret->folder = when + sizeof stick - 1;
+		const size_t len = strlen(ret->folder);
+		return len > 0 && len <= KB_INIT_FOLDER_MAX && strspn(ret->folder, plain) == len ? 0 : -1;
+	} else {
+		return -1;
+	}
+	return 0;
+}
+
 static int parse_service(char *line, struct kb_service *ret)
 {
 	*ret = (struct kb_service){.name = word(&line)};
@@ -33,11 +53,7 @@ static int parse_service(char *line, struct kb_service *ret)
 	if (!uid || !when || parse_number(uid, 65533, &number))
 		return -1;
 	ret->uid = (uid_t)number;
-	if (strcmp(when, "always") == 0)
-		ret->when = KB_WHEN_ALWAYS;
-	else if (strcmp(when, "stick") == 0)
-		ret->when = KB_WHEN_STICK;
-	else
+	if (parse_when(when, ret))
 		return -1;
 	int n = 0;
 	char *arg;

@@ -168,6 +168,27 @@ def test_update(b, ann, f):
     m.stop()
 
 
+def test_stick(f):
+    state, stick = TMP / "stick-state", TMP / "stick"
+    stick.mkdir()
+    good("root", "trust", f.chain, state=state)
+    good("model", "install", f.image("m", 5), state=state)
+    for name, version in (("m", 4), ("n", 1)):
+        (stick / f"{name}.kbm").write_bytes(f.image(name, version).read_bytes())
+    (stick / "notes.txt").write_text("x")
+    (stick / ".hidden.kbm").write_text("x")
+    r = cli("model", "update", stick, state=state)
+    check("a stick: what is newer is installed, what is older is passed over", r.returncode == 0 and active(state) == {"m": 5, "n": 1}
+          and "1 images were here already, 1 were installed, 0 could not be" in r.out, (r.out, r.err))
+    (stick / "bad.kbm").write_bytes(b"KBBUNDL1" + bytes(100))
+    (stick / "m.kbm").write_bytes(f.image("m", 6).read_bytes())
+    f.catalog(20, f.image("m", 6), out=stick / "catalog.kbc")
+    r = cli("model", "update", stick, state=state)
+    check("with a damaged image on it: the others are installed", r.returncode == 1 and active(state) == {"m": 6, "n": 1} and
+          "1 could not be" in r.out and "catalog 20 is accepted" in r.out, (r.out, r.err))
+    check("no such folder", cli("model", "update", TMP / "no-stick", state=state).returncode == 1)
+
+
 def main():
     b = box.Box()
     ann = b.pair("ann")
@@ -176,6 +197,7 @@ def main():
     test_every_bit(f)
     test_floors(f)
     test_update(b, ann, f)
+    test_stick(f)
     b.stop()
     fleet.done()
 

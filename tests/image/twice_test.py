@@ -17,10 +17,10 @@ second = (again / "unsigned.sha256").read_text()
 for a, b in zip(first.splitlines(), second.splitlines()):
     check(f"{a.split()[1]} is the same", a == b, (a, b))
 check("all parts were compared", len(first.splitlines()) == len(second.splitlines()) == 5)
-model = TMP / "model.kbm"
-model.write_bytes(b"another")
-other = TMP / "other"
+models = {p.name: p.read_bytes() for p in (OUT / "models").glob("*.kbm")}
+check("the signed models are the same", models and models == {p.name: p.read_bytes() for p in (again / "models").glob("*.kbm")})
+other, keys = TMP / "other", TMP / "keys"
 subprocess.run(["image/make_image.sh", BOARD], check=True, capture_output=True,
-               env={**os.environ, "KB_IMAGE_OUT": str(other), "MODEL": str(model)})
-check("another input gives another image", (other / "unsigned.sha256").read_text() != first)
+               env={**os.environ, "KB_IMAGE_OUT": str(other), "KB_KEYS": str(keys)})
+check("another fleet's roots give another image", (other / "unsigned.sha256").read_text() != first)
 finish()

@@ -18,8 +18,9 @@ static void reads_services(void **state)
 	struct kb_service s[KB_INIT_SERVICES_MAX];
 	unsigned line;
 	char *copy;
-	assert_int_equal(
-		parse("# rows\n\nbox 100 always /usr/bin/box --state  /state # why\n\tpair\t7 stick /p", s, &line, &copy), 2);
+	assert_int_equal(parse("# rows\n\nbox 100 always /usr/bin/box --state  /state # why\n\tpair\t7 stick:models /p", s,
+						 &line, &copy),
+		2);
 	assert_string_equal(s[0].name, "box");
 	assert_int_equal(s[0].uid, 100);
 	assert_int_equal(s[0].when, KB_WHEN_ALWAYS);
