@@ -8,13 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SYNC_BYTES (32u << 20) // written before the disk is told to begin with them
+#define SYNC_BYTES (32u << 20) // written before the disk is told to begin with them, where it goes by the cache
+#define DIRECT_BLOCK 4096u     // places and lengths of direct writes are multiples of it: no disk has larger sectors
 
 struct kb_write_behind {
 	int fd;
 	char *path;
 	pthread_t thread;
-	bool has_thread;
+	bool has_thread, is_direct;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	// under the lock
@@ -33,6 +34,14 @@ static bool is_zero(const uint8_t *p, size_t len)
 	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
+// Past the kernel's cache: a model that comes in is copied once less, and does not push out the one that is in use.
+static void set_direct(struct kb_write_behind *w, bool is_direct)
+{
+	const int flags = fcntl(w->fd, F_GETFL);
+	w->is_direct =
+		flags >= 0 && fcntl(w->fd, F_SETFL, is_direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0 && is_direct;
+}
+
 // 0, or errno.
 static int write_piece(struct kb_write_behind *w, const uint8_t *p, size_t len)
 {
@@ -41,16 +50,22 @@ static int write_piece(struct kb_write_behind *w, const uint8_t *p, size_t len)
 	if (is_zero(p, len))
 		return 0;
 	while (len) {
+		if (w->is_direct && (at % DIRECT_BLOCK || len % DIRECT_BLOCK))
+			set_direct(w, false);
 		ssize_t n = pwrite(w->fd, p, len, (off_t)at);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EINVAL && w->is_direct) { // not on this file system
+			set_direct(w, false);
+			continue;
+		}
 		if (n < 0)
 			return errno;
 		p += n;
 		len -= (size_t)n;
 		at += (uint64_t)n;
 	}
-	if (at - w->synced_at >= SYNC_BYTES) {
+	if (!w->is_direct && at - w->synced_at >= SYNC_BYTES) {
 		(void)sync_file_range(w->fd, (off_t)w->synced_at, (off_t)(at - w->synced_at), SYNC_FILE_RANGE_WRITE);
 		w->synced_at = at;
 	}
@@ -90,8 +105,9 @@ int kb_write_behind_begin(int fd, const char *path, struct kb_err *err, struct k
 		return kb_fail(err, KB_ENOMEM, "out of memory");
 	w->fd = fd;
 	w->path = strdup(path);
-	w->piece[0] = malloc(KB_WRITE_BEHIND);
-	w->piece[1] = malloc(KB_WRITE_BEHIND);
+	w->piece[0] = aligned_alloc(DIRECT_BLOCK, KB_WRITE_BEHIND);
+	w->piece[1] = aligned_alloc(DIRECT_BLOCK, KB_WRITE_BEHIND);
+	set_direct(w, true);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->changed, NULL);
 	if (w->path && w->piece[0] && w->piece[1])

@@ -1,6 +1,7 @@
 // Writing a file in order by a thread of its own, so that what proves the next piece need not wait for the disk. Two
 // pieces of KB_WRITE_BEHIND bytes, one of which is being written while the other is filled. Pieces of zeros are left
-// out: holes stay holes. The disk is told to begin as the file grows, so that the final fsync is short.
+// out: holes stay holes. Where the file system can, it goes past the kernel's cache; else the disk is told to begin as
+// the file grows. Either way the final fsync is short.
 #pragma once
 #include "base/err.h"
 #include <stdint.h>
