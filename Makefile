@@ -75,7 +75,7 @@ LDFLAGS_ALL := $(LDFLAGS_$(config)) -Wl,--as-needed $(LDFLAGS)
 # The rooms, lowest first. Who may include whom: tests/lint/rooms.txt, checked by `make lint`.
 ROOMS := $(shell sed -n 's/^\([a-z/]*\):.*/\1/p' tests/lint/rooms.txt)
 # Libraries every program may draw on; --as-needed keeps only what a program really uses.
-LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -ltss2-sys -ltss2-tctildr -ledit -lm -lpthread
+LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -lcryptsetup -ltss2-sys -ltss2-tctildr -ledit -lm -lpthread
 
 room_src = $(sort $(wildcard $(1)/*.c))
 room_lib = $(B)/lib/$(subst /,_,$(1)).a
@@ -89,11 +89,13 @@ LIBRARIES := $(foreach r,$(filter-out firmware/%,$(ROOMS)),$(if $(call room_src,
 PROGRAM_kotobakod := firmware/api
 PROGRAM_kotobako-engine := firmware/engine
 PROGRAM_kotobako := firmware/ctl
-PROGRAM_NAMES := kotobakod kotobako-engine kotobako
+PROGRAM_kotobako-disk := firmware/disk
+PROGRAM_NAMES := kotobakod kotobako-engine kotobako kotobako-disk
 PROGRAMS := $(foreach p,$(PROGRAM_NAMES),$(if $(call room_src,$(PROGRAM_$(p))),$(B)/$(p)))
 
 # PID 1 of the image: static, of nothing but its own room.
 PROGRAMS += $(if $(filter release,$(config)),$(B)/kotobako-init)
+DISK_PARTS := $(B)/obj/firmware/disk/recovery.o
 INIT_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/init)))
 
 TESTS_SRC := $(sort $(wildcard tests/unit/*/*_test.c))
@@ -169,6 +171,7 @@ API_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/api)))
 $(filter $(B)/test/api/%,$(TESTS)): $(API_PARTS)
 build/fuzz/bin/api_fuzz: $(API_PARTS)
 $(filter $(B)/test/init/%,$(TESTS)): $(INIT_PARTS)
+$(filter $(B)/test/disk/%,$(TESTS)): $(DISK_PARTS)
 $(B)/test/fake_engine: $(B)/obj/tests/e2e/fake_engine.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)

@@ -3,7 +3,7 @@
 # Runs where the packages of image/image_tools.list are (KB_TOOLS=image image/buildroot.sh exec image/make_image.sh BOARD).
 # What is made depends on the inputs alone: times, ids and salts are fixed. Only signatures differ from build to build.
 # KB_IMAGE_OUT=DIR: instead of build/image/BOARD. MODEL=FILE.kbm: a model that import made; signed, it goes to OUT/models,
-# for a stick; MODEL_LICENCE=SPDX where it does not say one. KB_KEYS=DIR: PK, KEK, db as NAME.key, NAME.pem, and the fleet's chain of roots as roots (made if missing).
+# for a stick; MODEL_LICENCE=SPDX where it does not say one. KB_KEYS=DIR: PK, KEK, db, pcr as NAME.key, NAME.pem, and the fleet's chain of roots as roots (made if missing).
 set -eu
 cd "$(dirname "$0")/.."
 board=${1:?usage: image/make_image.sh BOARD}
@@ -17,7 +17,6 @@ export SOURCE_DATE_EPOCH=1767225600 # 2026-01-01: of every file in the image
 export TZ=UTC LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 # Names that never change, so that two builds are alike. Made once by uuidgen.
 uuid_root=5a1f7a5c-0c38-4a39-9a3e-6f1d0b7a9e01
-uuid_state=5a1f7a5c-0c38-4a39-9a3e-6f1d0b7a9e02
 uuid_disk=5a1f7a5c-0c38-4a39-9a3e-6f1d0b7a9e03
 salt=$(printf 'kotobako %s' "$board" | sha256sum | cut -c1-64)
 
@@ -43,6 +42,8 @@ make_keys() {
 		[ -f "$keys/$name.pem" ] || openssl req -new -x509 -newkey rsa:2048 -nodes -sha256 -days 3650 \
 			-subj "/CN=Kotobako development $name/" -keyout "$keys/$name.key" -out "$keys/$name.pem" 2>/dev/null
 	done
+	[ -f "$keys/pcr.key" ] || openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$keys/pcr.key" 2>/dev/null
+	[ -f "$keys/pcr.pem" ] || openssl pkey -in "$keys/pcr.key" -pubout -out "$keys/pcr.pem"
 }
 
 # A development fleet, whose images the box takes: one key for everything.
@@ -92,7 +93,8 @@ make_kernel() {
 		"$(value console)" "$(value net)" "$hash" "$salt" "$blocks" >"$out/cmdline"
 	ukify build --linux="$(ls "$packages"/boot/vmlinuz-*)" --initrd="$out/initrd.img" --cmdline="@$out/cmdline" \
 		--os-release="@$packages/usr/lib/os-release" --uname="$(basename "$packages"/usr/lib/modules/*)" \
-		--output="$out/app_a.unsigned.efi" >/dev/null
+		--pcr-private-key="$keys/pcr.key" --pcr-public-key="$keys/pcr.pem" --pcr-banks=sha256 --phases=enter-initrd \
+		--output="$out/app_a.unsigned.efi" >"$out/ukify.log" 2>&1 || { cat "$out/ukify.log" >&2; exit 1; }
 	for pair in "$out/app_a.unsigned.efi $out/app_a.efi" \
 		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi $out/bootx64.efi"; do
 		sbsign --key "$keys/db.key" --cert "$keys/db.pem" --output "${pair#* }" "${pair% *}" 2>"$out/sbsign.log" ||
@@ -112,15 +114,6 @@ make_esp() {
 	mcopy -m -i "$out/esp.img" "$out/loader.conf" ::/loader/loader.conf
 }
 
-make_state() {
-	rm -rf "$out/state" "$out/state.img"
-	mkdir -p "$out/state/models"
-	find "$out/state" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-	truncate -s "$(value state-size)M" "$out/state.img"
-	mkfs.ext4 -q -O verity,^fast_commit -U "$uuid_state" -E "hash_seed=$uuid_state,root_owner=0:0" -L kb_state \
-		-d "$out/state" "$out/state.img" >/dev/null
-}
-
 # One partition after the other, each on a border of 1 MiB; nothing is mounted.
 make_disk() {
 	esp=$(value esp-size) root=$(value root-size) state=$(value state-size)
@@ -133,10 +126,10 @@ make_disk() {
 		start=1MiB, size=${esp}MiB, name=esp, type=uefi, uuid=${uuid_disk%03}11
 		size=${root}MiB, name=root_a, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=${uuid_disk%03}12
 		size=${root}MiB, name=root_b, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=${uuid_disk%03}13
-		size=${state}MiB, name=state, type=linux, uuid=${uuid_disk%03}14
+		size=${state}MiB, name=state, type=ca7d7ccb-63ed-4c53-861c-1742536059cc, uuid=${uuid_disk%03}14
 	END
 	at=1
-	for part in "esp $esp" "root $root" "- $root" "state $state"; do
+	for part in "esp $esp" "root $root" "- $root" "- $state"; do
 		file=${part% *}
 		[ "$file" = - ] || dd if="$out/$file.img" of="$out/disk.img" bs=1M seek=$at conv=notrunc,sparse status=none
 		at=$((at + ${part#* }))
@@ -151,7 +144,6 @@ make_model
 make_root
 make_kernel
 make_esp
-make_state
 make_disk
-(cd "$out" && sha256sum root.img initrd.img cmdline app_a.unsigned.efi state.img >unsigned.sha256)
+(cd "$out" && sha256sum root.img initrd.img cmdline app_a.unsigned.efi >unsigned.sha256)
 say "$out/disk.img is ready"

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 
-LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib")
+LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd", "usr/lib")
 
 
 def rows(path):

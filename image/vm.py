@@ -31,8 +31,9 @@ def make_vars(keys, out):
         "--add-kek", OWNER, keys / "KEK.pem", "--add-db", OWNER, keys / "db.pem", "--secure-boot")
 
 
-def make_stick(path, models=()):
-    """A stick as an administrator prepares one: FAT with a directory kotobako/, and signed models in kotobako/models/."""
+def make_stick(path, models=(), files=()):
+    """A stick as an administrator prepares one: FAT with a directory kotobako/, and signed models in kotobako/models/;
+    files: further ones in kotobako/, by their path there."""
     path.unlink(missing_ok=True)
     with open(path, "wb") as f:
         f.truncate((64 << 20) + sum(m.stat().st_size for m in models))
@@ -42,6 +43,10 @@ def make_stick(path, models=()):
         run("mmd", "-i", path, "::/kotobako/models")
     for model in models:
         run("mcopy", "-i", path, model, f"::/kotobako/models/{model.name}")
+    for name, file in dict(files).items():
+        if "/" in name:
+            run("mmd", "-i", path, f"::/kotobako/{name.rpartition('/')[0]}")
+        run("mcopy", "-i", path, file, f"::/kotobako/{name}")
 
 
 # Asked to end, a program ends in order: the machines that it runs end with it.

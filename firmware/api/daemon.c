@@ -132,7 +132,13 @@ static int guard(struct kb_daemon *d, struct kb_err *err)
 	uint64_t now_s = 0;
 	snprintf(lock, sizeof lock, "%s/epoch.lock", d->o.state_dir);
 	int r = kb_trust_now(d->state, (uint64_t)time(NULL), err, &now_s);
-	return r ? r : kb_epoch_guard_tpm(d->state, d->o.tpm, lock, false, now_s, err);
+	const bool adopt = d->o.adopt && access(d->o.adopt, F_OK) == 0;
+	r = r ? r : kb_epoch_guard_tpm(d->state, d->o.tpm, lock, adopt, now_s, err);
+	if (r == 0 && adopt) {
+		kb_warn("daemon", "this state and this TPM belong together from now on, says %s", d->o.adopt);
+		unlink(d->o.adopt);
+	}
+	return r;
 }
 
 // The first time on the word of whoever made the image; later only what follows.

@@ -80,6 +80,8 @@ static const struct option {
 	{"--roots", "CHAIN", parse_text, AT(roots),
 		"whom the box trusts from its first start: a fleet's chain of roots (nobody)"},
 	{"--tpm", "TCTI", parse_text, AT(tpm), "the TPM that counts changes of the state: device:/dev/tpmrm0 (none)"},
+	{"--adopt", "FILE", parse_text, AT(adopt),
+		"where this file is, the TPM's counter is taken as it is, and the file removed"},
 	{"--patience", "N", parse_count, AT(patience),
 		"multiplies the times that an engine may take; for slow machines (1)"},
 	{"--hurry", "N", parse_count, AT(hurry), NULL},

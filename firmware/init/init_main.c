@@ -9,10 +9,13 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+static const char disk_path[] = "/usr/bin/kotobako-disk", mapped[] = "/dev/mapper/state";
 static const char own_path[] = "/usr/bin/kotobako-init";
-static uid_t state_uid; // nftw has no argument for it
+enum { POLICY_MAX = 1 << 16 }; // bytes of what the stub leaves for the disk
+static uid_t state_uid;        // nftw has no argument for it
 
 static void must_mount(const char *from, const char *to, const char *type, unsigned long flags, const char *data)
 {
@@ -27,6 +30,26 @@ static void open_console(void)
 		dup2(fd, i);
 	if (fd > 2)
 		close(fd);
+}
+
+// What the stub put into the initrd: the signatures over measurements that open the disk, and the key they are of.
+static void keep_policy(void)
+{
+	static const char *const names[] = {"tpm2-pcr-signature.json", "tpm2-pcr-public-key.pem"};
+	static char text[POLICY_MAX];
+	must_mount("tmpfs", "/root/run", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=755,size=16m");
+	mkdir("/root/run/systemd", 0755);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char from[64], to[64];
+		snprintf(from, sizeof from, "/.extra/%s", names[i]);
+		snprintf(to, sizeof to, "/root/run/systemd/%s", names[i]);
+		ssize_t n = kb_init_read(from, text, sizeof text);
+		int fd = n > 0 ? open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+		if (fd < 0 || write(fd, text, (size_t)n) != n)
+			kb_init_say("%s: %s: the TPM will not open the disk", from, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
 }
 
 void kb_init_stage_initrd(void)
@@ -61,6 +84,7 @@ void kb_init_stage_initrd(void)
 		snprintf(to, sizeof to, "/root%s", early[i].at);
 		must_mount(early[i].at, to, NULL, MS_MOVE, NULL);
 	}
+	keep_policy();
 	// What the initrd held is freed: the program is in the root as well.
 	unlink("/init");
 	unlink("/modules.list");
@@ -78,13 +102,33 @@ static int give(const char *path, const struct stat *s, int type, struct FTW *f)
 	return 0;
 }
 
+// The partition is opened by a program of its own; that may take as long as a person needs to find the recovery key.
+static void open_state(const char *device)
+{
+	int status = 0;
+	pid_t pid = fork();
+	if (pid == 0) {
+		execl(disk_path, disk_path, "open", device, (char *)NULL);
+		_exit(127);
+	}
+	if (pid < 0)
+		kb_init_die("fork: %s", strerror(errno));
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		kb_init_watchdog_feed();
+		usleep(20000);
+	}
+	if (status)
+		kb_init_die("%s open %s ended with %d: see above", disk_path, device, WEXITSTATUS(status));
+}
+
 // The state partition belongs to the service that keeps it: a fresh one was made by the image's build, as root.
 static void mount_state(uid_t uid)
 {
 	char device[64];
 	if (kb_init_find_partition("state", 5000, device, sizeof device))
 		kb_init_die("no disk has a partition named state");
-	must_mount(device, "/state", "ext4", MS_NODEV | MS_NOSUID | MS_NOEXEC, "errors=panic");
+	open_state(device);
+	must_mount(mapped, "/state", "ext4", MS_NODEV | MS_NOSUID | MS_NOEXEC, "errors=panic");
 	state_uid = uid;
 	nftw("/state", give, 8, FTW_PHYS | FTW_MOUNT);
 	chmod("/state", 0700);
@@ -113,11 +157,10 @@ void kb_init_stage_root(void)
 	static struct kb_service services[KB_INIT_SERVICES_MAX];
 	char line[KB_INIT_TEXT_MAX], lockdown[128];
 	unsigned wrong;
-	must_mount("tmpfs", "/run", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=755,size=16m");
 	must_mount("tmpfs", "/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=1777,size=64m");
 	mount("securityfs", "/sys/kernel/security", "securityfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL);
-	mount("efivarfs", "/sys/firmware/efi/efivars", "efivarfs", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RDONLY, NULL);
 	kb_init_load_modules("/usr/lib/kotobako/modules.list");
+	mount("efivarfs", "/sys/firmware/efi/efivars", "efivarfs", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RDONLY, NULL);
 	kb_init_watchdog_open();
 	// From here on nothing can be loaded into the kernel, not even by root.
 	if (kb_init_write("/proc/sys/kernel/modules_disabled", "1"))
@@ -133,6 +176,10 @@ void kb_init_stage_root(void)
 	if (n <= 0)
 		kb_init_die("/etc/kotobako/services:%u is not NAME UID always|stick COMMAND", wrong);
 	mount_state(services[0].uid);
+	// What kotobako-disk may have left for it.
+	mkdir("/run/kotobako", 0755);
+	if (chown("/run/kotobako", services[0].uid, services[0].uid))
+		kb_init_say("/run/kotobako: %s", strerror(errno));
 	// The daemon counts in it what must not be taken back.
 	if (chown("/dev/tpmrm0", services[0].uid, services[0].uid) && errno != ENOENT)
 		kb_init_say("/dev/tpmrm0: %s", strerror(errno));

@@ -21,10 +21,10 @@ def partition(disk, name):
     return next(p["start"] * 512 for p in table if p.get("name") == name)
 
 
-def replaced(name, path, data):
-    """A copy of the disk with a file of its boot partition replaced."""
+def replaced(name, path, data, of=OUT / "disk.img"):
+    """A copy of a disk with a file of its boot partition replaced."""
     disk = TMP / f"{name}.img"
-    run("cp", "--sparse=always", OUT / "disk.img", disk)
+    run("cp", "--sparse=always", of, disk)
     fresh = TMP / "file"
     fresh.write_bytes(data)
     at = f"{disk}@@{partition(disk, 'esp')}"
@@ -93,5 +93,6 @@ def main():
         check(f"a byte of {what} changed in the root: the kernel stops", came and "is corrupted" in text, text)
 
 
-main()
-finish()
+if __name__ == "__main__":
+    main()
+    finish()
