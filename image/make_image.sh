@@ -30,7 +30,8 @@ unpack_packages() {
 	say "unpacking the packages of image/osroot.list (once, half a minute)"
 	rm -rf "$packages"
 	mkdir -p "$packages"
-	mmdebstrap --quiet --variant=extract --include="$list" trixie "$packages" >"$packages.log" 2>&1 ||
+	mmdebstrap --quiet --variant=extract --include="$list" --extract-hook="image/list_packages.sh \"\$1\" >$packages.list" \
+		trixie "$packages" >"$packages.log" 2>&1 ||
 		{ tail -5 "$packages.log" >&2; say "could not unpack: see $packages.log"; exit 1; }
 	touch "$packages/.kb-$stamp"
 }
@@ -74,6 +75,7 @@ make_model() {
 make_root() {
 	say "root: erofs with its hash tree"
 	image/pick.py "$packages" build/release "$row" "$out/root" "$out/initrd" "$keys/roots"
+	image/sbom.py "$packages" "$packages.list" "$out/root" "$out/initrd" "$out/sbom.spdx.json"
 	rm -f "$out/root.img"
 	mkfs.erofs --quiet -T "$SOURCE_DATE_EPOCH" -U "$uuid_root" --all-root -zlz4hc,9 -C65536 "$out/root.img" "$out/root" >/dev/null
 	size=$(stat -c %s "$out/root.img")
@@ -145,5 +147,5 @@ make_root
 make_kernel
 make_esp
 make_disk
-(cd "$out" && sha256sum root.img initrd.img cmdline app_a.unsigned.efi >unsigned.sha256)
+(cd "$out" && sha256sum root.img initrd.img cmdline app_a.unsigned.efi sbom.spdx.json >unsigned.sha256)
 say "$out/disk.img is ready"
