@@ -64,7 +64,12 @@ tree.row("dir", "/tmp", "1777")
 check("a directory has its mode", stat.S_IMODE((TMP / "root/tmp").stat().st_mode) == 0o1777)
 tree.row("text", "/etc/services", "image/files/services")
 text = (TMP / "root/etc/services").read_text()
-check("the board's options are in the daemon's row", "8443 --patience 3\n" in text and "@" not in text, text)
+check("the board's options are in the daemon's row, and no TPM that it has not", " --patience 3\n" in text and "@" not in text and
+      "--tpm" not in text, text)
+tree.board["tpm"] = ["device:/dev/tpmrm0"]
+tree.row("text", "/etc/services", "image/files/services")
+text = (TMP / "root/etc/services").read_text()
+check("its TPM is in each row that counts", text.count("--tpm device:/dev/tpmrm0") == 2 and "@" not in text, text)
 refuses("a row of no kind", lambda: tree.row("shell", "/bin/sh"))
 print(f"1..{count}")
 sys.exit(1 if failed else 0)
