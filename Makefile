@@ -90,13 +90,16 @@ PROGRAM_kotobakod := firmware/api
 PROGRAM_kotobako-engine := firmware/engine
 PROGRAM_kotobako := firmware/ctl
 PROGRAM_kotobako-disk := firmware/disk
-PROGRAM_NAMES := kotobakod kotobako-engine kotobako kotobako-disk
+PROGRAM_kotobako-boot := firmware/boot
+PROGRAM_NAMES := kotobakod kotobako-engine kotobako kotobako-disk kotobako-boot
 PROGRAMS := $(foreach p,$(PROGRAM_NAMES),$(if $(call room_src,$(PROGRAM_$(p))),$(B)/$(p)))
 
-# PID 1 of the image: static, of nothing but its own room.
+# PID 1 of the image: static, of nothing but its own room and the firmware's variables.
 PROGRAMS += $(if $(filter release,$(config)),$(B)/kotobako-init)
+BOOT_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/boot)))
 DISK_PARTS := $(B)/obj/firmware/disk/recovery.o
 INIT_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/init)))
+INIT_ROOMS := $(call obj,$(call room_src,runtime/efi))
 
 TESTS_SRC := $(sort $(wildcard tests/unit/*/*_test.c))
 TESTS := $(patsubst tests/unit/%.c,$(B)/test/%,$(TESTS_SRC))
@@ -131,7 +134,7 @@ $(B)/$(1): $(call obj,$(call room_src,$(PROGRAM_$(1)))) $(LIBRARIES)
 endef
 $(foreach p,$(PROGRAM_NAMES),$(eval $(call program_rule,$(p))))
 
-$(B)/kotobako-init: $(call obj,$(call room_src,firmware/init))
+$(B)/kotobako-init: $(call obj,$(call room_src,firmware/init)) $(INIT_ROOMS)
 	@[ "$(V)" = 1 ] || echo "  LD   $@"
 	$(Q)$(CC) -static-pie -Wl,-z,relro,-z,now $(LDFLAGS) -o $@ $^
 
@@ -172,6 +175,7 @@ $(filter $(B)/test/api/%,$(TESTS)): $(API_PARTS)
 build/fuzz/bin/api_fuzz: $(API_PARTS)
 $(filter $(B)/test/init/%,$(TESTS)): $(INIT_PARTS)
 $(filter $(B)/test/disk/%,$(TESTS)): $(DISK_PARTS)
+$(filter $(B)/test/boot/%,$(TESTS)): $(BOOT_PARTS)
 $(B)/test/fake_engine: $(B)/obj/tests/e2e/fake_engine.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)

@@ -2,6 +2,7 @@
 # Makes build/image/BOARD/disk.img, the whole box as a disk, from Debian's packages and the programs in build/release.
 # Runs where the packages of image/image_tools.list are (KB_TOOLS=image image/buildroot.sh exec image/make_image.sh BOARD).
 # What is made depends on the inputs alone: times, ids and salts are fixed. Only signatures differ from build to build.
+# OS_VERSION=N (1): of the system, counts up; OS_FLOOR=N: once it is in use on a box, nothing older comes in there.
 # KB_IMAGE_OUT=DIR: instead of build/image/BOARD. MODEL=FILE.kbm: a model that import made; signed, it goes to OUT/models,
 # for a stick; MODEL_LICENCE=SPDX where it does not say one. KB_KEYS=DIR: PK, KEK, db, pcr as NAME.key, NAME.pem, and the fleet's chain of roots as roots (made if missing).
 set -eu
@@ -12,6 +13,7 @@ row=board/$board
 out=${KB_IMAGE_OUT:-build/image/$board}
 keys=${KB_KEYS:-build/image/keys}
 packages=build/image/packages
+version=${OS_VERSION:-1}
 umask 022
 export SOURCE_DATE_EPOCH=1767225600 # 2026-01-01: of every file in the image
 export TZ=UTC LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -87,21 +89,33 @@ make_root() {
 	say "root: $((size / 1048576)) MiB, hash $hash"
 }
 
+# One of our kernel programs: NAME, its initrd, the rest of its command line.
 make_kernel() {
-	say "kernel, initrd and command line as one signed program"
-	find "$out/initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-	(cd "$out/initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$out/initrd.img"
-	printf 'console=%s panic=5 lockdown=integrity loglevel=5 kb.root=root_a kb.net=%s kb.verity=%s:%s:%s' \
-		"$(value console)" "$(value net)" "$hash" "$salt" "$blocks" >"$out/cmdline"
-	ukify build --linux="$(ls "$packages"/boot/vmlinuz-*)" --initrd="$out/initrd.img" --cmdline="@$out/cmdline" \
+	printf 'console=%s panic=5 lockdown=integrity loglevel=5 kb.board=%s kb.version=%s %s' \
+		"$(value console)" "$board" "$version" "$3" >"$out/$1.cmdline"
+	ukify build --linux="$(ls "$packages"/boot/vmlinuz-*)" --initrd="$2" --cmdline="@$out/$1.cmdline" \
 		--os-release="@$packages/usr/lib/os-release" --uname="$(basename "$packages"/usr/lib/modules/*)" \
 		--pcr-private-key="$keys/pcr.key" --pcr-public-key="$keys/pcr.pem" --pcr-banks=sha256 --phases=enter-initrd \
-		--output="$out/app_a.unsigned.efi" >"$out/ukify.log" 2>&1 || { cat "$out/ukify.log" >&2; exit 1; }
-	for pair in "$out/app_a.unsigned.efi $out/app_a.efi" \
-		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi $out/bootx64.efi"; do
-		sbsign --key "$keys/db.key" --cert "$keys/db.pem" --output "${pair#* }" "${pair% *}" 2>"$out/sbsign.log" ||
-			{ cat "$out/sbsign.log" >&2; exit 1; }
+		--output="$out/$1.unsigned.efi" >"$out/ukify.log" 2>&1 || { cat "$out/ukify.log" >&2; exit 1; }
+	sign_program "$out/$1.unsigned.efi" "$out/$1.efi"
+}
+
+sign_program() {
+	sbsign --key "$keys/db.key" --cert "$keys/db.pem" --output "$2" "$1" 2>"$out/sbsign.log" ||
+		{ cat "$out/sbsign.log" >&2; exit 1; }
+	touch -d "@$SOURCE_DATE_EPOCH" "$2"
+}
+
+make_kernels() {
+	say "kernels: one for each slot, and the recovery kernel"
+	find "$out/initrd" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	(cd "$out/initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$out/initrd.img"
+	trial=$(value trial-seconds)
+	for slot in a b; do
+		make_kernel "app_$slot" "$out/initrd.img" "kb.root=root_$slot kb.net=$(value net) kb.trial=${trial:-120} kb.verity=$hash:$salt:$blocks"
 	done
+	make_kernel recovery "$out/initrd.img" kb.recovery=1
+	sign_program /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$out/bootx64.efi"
 }
 
 make_esp() {
@@ -109,11 +123,26 @@ make_esp() {
 	truncate -s "$(value esp-size)M" "$out/esp.img"
 	mkfs.vfat --invariant -F 32 -n KB_ESP -i 4b6f746f "$out/esp.img" >/dev/null
 	printf 'timeout 0\neditor no\ndefault app_a.efi\n' >"$out/loader.conf"
-	touch -d "@$SOURCE_DATE_EPOCH" "$out/bootx64.efi" "$out/app_a.efi" "$out/loader.conf"
-	mmd -i "$out/esp.img" ::/EFI ::/EFI/BOOT ::/EFI/Linux ::/loader
+	touch -d "@$SOURCE_DATE_EPOCH" "$out/loader.conf"
+	mmd -i "$out/esp.img" ::/EFI ::/EFI/BOOT ::/EFI/Linux ::/EFI/kotobako ::/loader
 	mcopy -m -i "$out/esp.img" "$out/bootx64.efi" ::/EFI/BOOT/BOOTX64.EFI
 	mcopy -m -i "$out/esp.img" "$out/app_a.efi" ::/EFI/Linux/app_a.efi
+	mcopy -m -i "$out/esp.img" "$out/recovery.efi" ::/EFI/kotobako/recovery.efi
 	mcopy -m -i "$out/esp.img" "$out/loader.conf" ::/loader/loader.conf
+}
+
+# The same root and kernels as a signed image, for boxes that have a system already. A release's is signed elsewhere.
+make_system() {
+	rm -f "$out"/system-*.kbm
+	system=$out/system-$board-$version.kbm
+	TMPDIR=$out build/release/kotobako os build "$system" --board "$board" --version "$version" --roots "$keys/roots" \
+		--root "$out/root.img" --kernel-a "$out/app_a.efi" --kernel-b "$out/app_b.efi" \
+		${OS_FLOOR:+--floor "$OS_FLOOR"} >/dev/null
+	if [ -f "$keys/fleet" ]; then
+		build/release/kotobako image sign "$system" --key "$keys/fleet" >/dev/null
+	else
+		say "$system is not signed: $keys has no key for it"
+	fi
 }
 
 # One partition after the other, each on a border of 1 MiB; nothing is mounted.
@@ -144,8 +173,9 @@ make_keys
 make_fleet
 make_model
 make_root
-make_kernel
+make_kernels
 make_esp
 make_disk
-(cd "$out" && sha256sum root.img initrd.img cmdline app_a.unsigned.efi sbom.spdx.json >unsigned.sha256)
+make_system
+(cd "$out" && sha256sum root.img initrd.img ./*.cmdline ./*.unsigned.efi sbom.spdx.json >unsigned.sha256)
 say "$out/disk.img is ready"

@@ -36,7 +36,7 @@ def make_stick(path, models=(), files=()):
     files: further ones in kotobako/, by their path there."""
     path.unlink(missing_ok=True)
     with open(path, "wb") as f:
-        f.truncate((64 << 20) + sum(m.stat().st_size for m in models))
+        f.truncate((64 << 20) + sum(p.stat().st_size for p in [*models, *dict(files).values()]))
     run("mkfs.vfat", "-F", "32", "-n", "KOTOBAKO", path)
     run("mmd", "-i", path, "::/kotobako")
     if models:
@@ -89,7 +89,7 @@ class Vm:
                  "-global", "driver=cfi.pflash01,property=secure,value=on",
                  "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={CODE}",
                  "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
-                 "-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=disk,bootindex=0",
+                 "-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=disk",
                  "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:8443",
                  "-device", "virtio-net-pci,netdev=net,romfile=",
                  "-chardev", f"socket,id=tpm,path={self.dir}/tpm", "-tpmdev", "emulator,id=tpm0,chardev=tpm",

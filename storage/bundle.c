@@ -16,6 +16,7 @@ enum state { HEAD, ROOT_HEAD, ROOT, MANIFEST_HEAD, MANIFEST, DELTA_HEAD, DELTA_R
 
 struct kb_bundle {
 	struct kb_bundle_events events;
+	enum kb_role role;
 	bool allow_test;
 	uint64_t firmware;
 	uint8_t *trusted; // bytes of `root`
@@ -71,6 +72,7 @@ int kb_bundle_create(const struct kb_bundle_policy *policy, const struct kb_bund
 	if (!b)
 		return kb_fail(err, KB_ENOMEM, "out of memory");
 	b->events = *events;
+	b->role = policy->role;
 	b->allow_test = policy->allow_test;
 	b->firmware = policy->firmware;
 	b->unit = malloc(UNIT_MAX);
@@ -247,7 +249,8 @@ static int take_manifest(struct kb_bundle *b, struct kb_err *err)
 	struct kb_signatures s;
 	int rc = kb_signatures_parse(b->unit + b->thing_len, b->need - b->thing_len, err, &s);
 	if (rc == KB_OK) // before a byte of it is looked at
-		rc = kb_root_signed(&b->root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, b->unit, b->thing_len, &s, b->allow_test, err);
+		rc = kb_root_signed(
+			&b->root, b->role, kb_manifest_domain(b->role), b->unit, b->thing_len, &s, b->allow_test, err);
 	if (rc != KB_OK)
 		return rc;
 	if (!(b->signed_ = malloc(b->need)))
@@ -258,6 +261,8 @@ static int take_manifest(struct kb_bundle *b, struct kb_err *err)
 	rc = kb_manifest_parse(b->signed_, b->thing_len, err, &b->manifest);
 	if (rc != KB_OK)
 		return rc;
+	if (kb_manifest_role(&b->manifest) != b->role)
+		return kb_fail(err, KB_EDENIED, "it was signed as another kind of thing than it says it is");
 	if (b->manifest.min_firmware > b->firmware)
 		return kb_fail(err, KB_EUNSUPPORTED, "it needs firmware %" PRIu64 ", this is %" PRIu64,
 			b->manifest.min_firmware, b->firmware);

@@ -12,6 +12,7 @@
 struct kb_bundle_policy {
 	const uint8_t *root; // what the box trusts now; copied
 	size_t root_len;
+	enum kb_role role; // who must have signed it: KB_ROLE_MODEL, or KB_ROLE_OS for a system image
 	bool allow_test;   // keys marked so; never in a release
 	uint64_t firmware; // version of this one
 };

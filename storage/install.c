@@ -126,9 +126,11 @@ static int open_bundle(struct kb_install *i, struct kb_err *err)
 	struct kb_buf root = {0};
 	int r = kb_trust_root(i->o.state, err, &root);
 	if (r == KB_OK)
-		r = kb_bundle_create(
-			&(struct kb_bundle_policy){
-				.root = root.data, .root_len = root.len, .allow_test = i->o.allow_test, .firmware = i->o.firmware},
+		r = kb_bundle_create(&(struct kb_bundle_policy){.role = KB_ROLE_MODEL,
+								 .root = root.data,
+								 .root_len = root.len,
+								 .allow_test = i->o.allow_test,
+								 .firmware = i->o.firmware},
 			&events, err, &i->bundle);
 	kb_buf_finish(&root);
 	return r == KB_ENOTFOUND ? KB_EDENIED : r;

@@ -9,7 +9,19 @@
 #define MAGIC "KBMANIF1"
 #define MAGIC_BYTES 8u
 
-const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS] = {"model", "adapter"};
+const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS] = {"model", "adapter", "os"};
+
+/* see manifest.h */
+enum kb_role kb_manifest_role(const struct kb_manifest *m)
+{
+	return m->kind == KB_MANIFEST_OS ? KB_ROLE_OS : KB_ROLE_MODEL;
+}
+
+/* see manifest.h */
+const char *kb_manifest_domain(enum kb_role role)
+{
+	return role == KB_ROLE_OS ? KB_DOMAIN_OS : KB_DOMAIN_MODEL;
+}
 
 enum type { NUMBER, TEXT, HASH };
 
@@ -35,6 +47,7 @@ static const struct field {
 	{21, NUMBER, true, offsetof(struct kb_manifest, payload_bytes), "payload_bytes"},
 	{23, HASH, true, offsetof(struct kb_manifest, payload_root), "payload_root"},
 	{25, HASH, false, offsetof(struct kb_manifest, base), "base"},
+	{27, NUMBER, false, offsetof(struct kb_manifest, floor), "floor"},
 };
 #define FIELDS (sizeof fields / sizeof *fields)
 
@@ -66,8 +79,10 @@ static const char *wrong(const struct kb_manifest *m)
 		return "kind: unknown";
 	if (m->payload_bytes == 0 || m->payload_bytes > INT64_MAX)
 		return "payload_bytes: not the size of a file";
-	if ((m->base != NULL) != (m->kind != KB_MANIFEST_MODEL))
-		return "base: adapters have one, models have none";
+	if ((m->base != NULL) != (m->kind == KB_MANIFEST_ADAPTER))
+		return "base: adapters have one, others have none";
+	if (m->floor && (m->kind != KB_MANIFEST_OS || m->floor > m->version))
+		return "floor: systems may have one, at most their own version";
 	return NULL;
 }
 
@@ -82,6 +97,9 @@ static int read_value(const struct field *f, const struct kb_field *in, struct k
 			err, KB_ELIMIT, "manifest: %s at byte %zu: %zu bytes, at most %u", f->name, at, len, KB_MANIFEST_TEXT_MAX);
 	if (f->type == TEXT && !is_plain_text(in->value, len))
 		return kb_fail(err, KB_EBAD, "manifest: %s at byte %zu is no plain text", f->name, at);
+	if (f->type == NUMBER && !f->is_required &&
+		!kb_field_get(in->value, 8)) // what is 0 is left out: one way to write it
+		return kb_fail(err, KB_EBAD, "manifest: %s at byte %zu is 0", f->name, at);
 	if (f->type == NUMBER)
 		*(uint64_t *)to = kb_field_get(in->value, 8);
 	else if (f->type == HASH)
@@ -147,7 +165,8 @@ int kb_manifest_write(
 		const void *from = (const uint8_t *)m + f->offset;
 		const struct kb_str *text = from;
 		const uint8_t *hash = f->type == HASH ? *(const uint8_t *const *)from : NULL;
-		size_t n = f->type == NUMBER ? 8 : f->type == TEXT ? text->len : hash ? KB_MANIFEST_HASH : 0;
+		const bool has_number = f->is_required || (f->type == NUMBER && *(const uint64_t *)from);
+		size_t n = f->type == NUMBER ? (has_number ? 8 : 0) : f->type == TEXT ? text->len : hash ? KB_MANIFEST_HASH : 0;
 		if (!n && f->is_required)
 			return kb_fail(err, KB_EARG, "manifest: %s: missing", f->name);
 		if (!n)

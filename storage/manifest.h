@@ -5,13 +5,15 @@
 #pragma once
 #include "base/err.h"
 #include "base/meta.h"
+#include "storage/root.h"
 #include <stdint.h>
 
 #define KB_MANIFEST_MAX (1u << 20) // bytes, so that a reader may hold it whole before it is proven
 #define KB_MANIFEST_TEXT_MAX 4096u // bytes of one text
 #define KB_MANIFEST_HASH 32u
 
-enum kb_manifest_kind { KB_MANIFEST_MODEL, KB_MANIFEST_ADAPTER, KB_MANIFEST_KINDS };
+// KB_MANIFEST_OS: a system image (os_image.h); its family is the board. The others are signed by the role for models.
+enum kb_manifest_kind { KB_MANIFEST_MODEL, KB_MANIFEST_ADAPTER, KB_MANIFEST_OS, KB_MANIFEST_KINDS };
 extern const char *const kb_manifest_kind_names[KB_MANIFEST_KINDS];
 
 // Texts are UTF-8 without control characters. Zeroed: not there.
@@ -28,7 +30,12 @@ struct kb_manifest {
 	uint64_t payload_bytes; // of the file to be installed, and its root (verity.h)
 	const uint8_t *payload_root;
 	const uint8_t *base; // fs-verity digest of the model file that an adapter belongs to
+	uint64_t floor;      // of a system: once it is in use no version below this one comes in; 0: nothing changes
 };
+
+// Who signs such a thing, and as what: KB_ROLE_MODEL or KB_ROLE_OS.
+enum kb_role kb_manifest_role(const struct kb_manifest *m);
+const char *kb_manifest_domain(enum kb_role role);
 
 // Everything in ret points into bytes. KB_EBAD names field and offset; KB_EUNSUPPORTED: a tag from the future that
 // must be understood (an odd one; even ones may be passed over); KB_ELIMIT.

@@ -18,6 +18,7 @@
 #define KB_SIGNATURES_NONE "KBSIGS01" // a block without any
 
 #define KB_DOMAIN_MODEL "kotobako model manifest 1"
+#define KB_DOMAIN_OS "kotobako os manifest 1"
 #define KB_DOMAIN_ROOT "kotobako root 1"
 
 enum kb_curve { KB_CURVE_P256 = 1, KB_CURVE_P384 = 2 };

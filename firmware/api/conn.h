@@ -90,6 +90,11 @@ void kb_handle_admin_revoke(struct kb_conn *c);
 void kb_handle_admin_bearer(struct kb_conn *c);
 void kb_handle_admin_status(struct kb_conn *c);
 void kb_handle_admin_reload(struct kb_conn *c);
+void kb_handle_system(struct kb_conn *c); // system.c
+void kb_handle_system_rollback(struct kb_conn *c);
+// Over TLS only clients that were paired as administrators; the admin socket has asked the kernel already. Answers
+// where not.
+bool kb_is_administrator(struct kb_conn *c);
 void kb_handle_upload_begin(struct kb_conn *c); // upload.c
 void kb_handle_upload_offset(struct kb_conn *c);
 void kb_handle_upload_piece(struct kb_conn *c);

@@ -26,6 +26,7 @@ struct kb_options {
 	const char *roots; // a chain of roots to trust; NULL: who is trusted already, if anybody
 	const char *tpm;   // that counts changes of the state (storage/epoch.h); NULL: none does
 	const char *adopt; // a file whose presence says that disk and TPM belong together; may be NULL
+	const char *boot;  // what this start is (kotobako-boot); NULL: this box has no slots for systems
 	uint32_t patience; // slow machines: what an engine may take, multiplied by this
 	const char *names[KB_X509_SERVER_NAMES_MAX - 8];
 	uint32_t n_names;

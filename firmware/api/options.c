@@ -82,6 +82,8 @@ static const struct option {
 	{"--tpm", "TCTI", parse_text, AT(tpm), "the TPM that counts changes of the state: device:/dev/tpmrm0 (none)"},
 	{"--adopt", "FILE", parse_text, AT(adopt),
 		"where this file is, the TPM's counter is taken as it is, and the file removed"},
+	{"--boot", "FILE", parse_text, AT(boot),
+		"what this start is, as kotobako-boot wrote it: systems may be uploaded (none)"},
 	{"--patience", "N", parse_count, AT(patience),
 		"multiplies the times that an engine may take; for slow machines (1)"},
 	{"--hurry", "N", parse_count, AT(hurry), NULL},

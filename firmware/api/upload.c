@@ -1,7 +1,9 @@
 // Signed images over the API, in pieces, so that an upload that was cut goes on where it was. After the IETF's draft on
 // resumable uploads (draft-ietf-httpbis-resumable-upload): PATCH with Upload-Offset, the last piece with
 // Upload-Complete.
-//   POST   /admin/uploads         {digest} -> {digest, offset}; of the model, 64 hexadecimal digits
+//   POST   /admin/uploads         {digest, system} -> {digest, offset}; of the model, 64 hexadecimal digits; system:
+//   true
+//                                 where it is no model but a system (system.c)
 //   GET    /admin/uploads/DIGEST  -> {digest, offset}
 //   PATCH  /admin/uploads/DIGEST  Upload-Offset: N, Content-Type: application/partial-upload -> {digest, offset}
 //                                 with Upload-Complete: ?1 -> {model, version, digest, was_active}
@@ -11,24 +13,21 @@
 #include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
-#include "base/version.h"
 #include "firmware/api/conn.h"
 #include "firmware/api/json.h"
-#include "storage/install.h"
+#include "firmware/api/receive.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define ROOM_REASON "to make room for another image"
 #define HEAD_STEP 4096u // so that hardly anything of the payload is hashed on the loop's thread
 #define DIGEST_CHARS (2 * KB_VERITY_HASH)
 
 struct kb_upload {
 	char digest[DIGEST_CHARS + 1]; // "": there is none
-	struct kb_install *install;
+	struct kb_receiver *install;
 	uint64_t offset; // bytes of the image taken
 	bool is_busy;    // a worker thread has it
 	uint64_t touched_ms;
@@ -45,12 +44,12 @@ struct piece {
 	bool is_last;
 	int code;
 	struct kb_err err;
-	struct kb_install_result result;
+	struct kb_received result;
 };
 
 static void drop(struct kb_upload *u)
 {
-	kb_install_destroy(u->install);
+	kb_receiver_destroy(u->install);
 	*u = (struct kb_upload){0};
 }
 
@@ -88,16 +87,16 @@ static int status_of(int code)
 													  : 422;
 }
 
-// Over TLS only clients that were paired as administrators; the admin socket has asked the kernel already.
-static bool may_upload(struct kb_conn *c)
+/* see conn.h */
+bool kb_is_administrator(struct kb_conn *c)
 {
 	struct kb_client client;
 	if (c->kind == KB_LISTEN_ADMIN)
 		return true;
 	if (c->has_client && kb_state_get_client(c->daemon->state, c->client.fingerprint, &client) == 0 && client.is_admin)
 		return true;
-	kb_reply_error(c, 403, "not_an_administrator", "",
-		"only administrators install models; kotobako pair --admin makes a client one");
+	kb_reply_error(
+		c, 403, "not_an_administrator", "", "this is for administrators; kotobako pair --admin makes a client one");
 	return false;
 }
 
@@ -114,7 +113,7 @@ static struct kb_upload *named(struct kb_conn *c)
 	static const char prefix[] = "/admin/uploads/";
 	struct kb_str path = kb_http_path(&c->http);
 	struct kb_upload *u = upload_of(c->daemon);
-	if (!may_upload(c))
+	if (!kb_is_administrator(c))
 		return NULL;
 	path.data += sizeof prefix - 1;
 	path.len -= sizeof prefix - 1;
@@ -131,7 +130,7 @@ static struct kb_upload *named(struct kb_conn *c)
 	return u;
 }
 
-static void begin(struct kb_conn *c, const char *digest)
+static void begin(struct kb_conn *c, const char *digest, bool is_system)
 {
 	struct kb_daemon *d = c->daemon;
 	struct kb_upload *u = upload_of(d);
@@ -147,13 +146,7 @@ static void begin(struct kb_conn *c, const char *digest)
 	}
 	if (u)
 		drop(u);
-	const struct kb_install_options options = {.state = d->state,
-		.models = d->models_dir,
-		.allow_test = KB_ALLOW_TEST_KEYS,
-		.firmware = KB_FIRMWARE,
-		.clock_s = (uint64_t)time(NULL),
-		.drop_why = ROOM_REASON};
-	int r = u ? kb_install_begin(&options, &err, &u->install) : kb_fail(&err, KB_ENOMEM, "out of memory");
+	int r = u ? kb_receiver_begin(d, is_system, &err, &u->install) : kb_fail(&err, KB_ENOMEM, "out of memory");
 	if (r) {
 		kb_reply_error(c, status_of(r), NULL, "", "%s", err.text);
 		return;
@@ -167,14 +160,14 @@ void kb_handle_upload_begin(struct kb_conn *c)
 {
 	struct kb_err err;
 	uint8_t digest[KB_VERITY_HASH];
-	if (!may_upload(c))
+	if (!kb_is_administrator(c))
 		return;
 	yyjson_doc *doc = kb_json_parse(c->http.body.data, c->http.body.len, &err);
 	const char *text = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "digest"));
 	if (!text || kb_unhex(text, digest, sizeof digest))
 		kb_reply_error(c, 400, NULL, "digest", "digest is required: 64 hexadecimal digits, the model's");
 	else
-		begin(c, text);
+		begin(c, text, yyjson_get_bool(yyjson_obj_get(yyjson_doc_get_root(doc), "system")));
 	yyjson_doc_free(doc);
 }
 
@@ -200,9 +193,9 @@ void kb_handle_upload_cancel(struct kb_conn *c)
 static void feed_head(struct piece *p)
 {
 	struct kb_upload *u = p->daemon->upload;
-	while (p->code == KB_OK && p->at < p->body.len && !kb_install_is_proven(u->install)) {
+	while (p->code == KB_OK && p->at < p->body.len && !kb_receiver_is_proven(u->install)) {
 		size_t left = p->body.len - p->at, n = left < HEAD_STEP ? left : HEAD_STEP;
-		p->code = kb_install_feed(u->install, p->body.data + p->at, n, &p->err);
+		p->code = kb_receiver_feed(u->install, p->body.data + p->at, n, &p->err);
 		p->at += n;
 	}
 }
@@ -212,21 +205,21 @@ static void on_work(uv_work_t *work)
 	struct piece *p = work->data;
 	struct kb_upload *u = p->daemon->upload;
 	if (p->code == KB_OK)
-		p->code = kb_install_feed(u->install, p->body.data + p->at, p->body.len - p->at, &p->err);
+		p->code = kb_receiver_feed(u->install, p->body.data + p->at, p->body.len - p->at, &p->err);
 	if (p->code == KB_EEXISTS || (p->code == KB_OK && p->is_last))
-		p->code = kb_install_finish(u->install, &p->err, &p->result);
+		p->code = kb_receiver_finish(u->install, &p->err, &p->result);
 	else
 		p->is_last = false;
 }
 
-static void reply_installed(struct kb_conn *c, const struct kb_install_result *r)
+static void reply_installed(struct kb_conn *c, const struct kb_received *r)
 {
 	struct kb_buf body = {0};
 	struct kb_json j = {.out = &body};
 	char digest[DIGEST_CHARS + 1];
 	kb_hex(r->digest, sizeof r->digest, digest);
 	kb_json_raw(&j, "{\"model\":");
-	kb_json_cstr(&j, r->model);
+	kb_json_cstr(&j, r->name);
 	kb_json_printf(&j, ",\"version\":%" PRIu64 ",\"digest\":\"%s\",\"was_active\":%s}", r->version, digest,
 		r->was_active ? "true" : "false");
 	kb_reply_json(c, 200, &body, j.error);
@@ -238,7 +231,7 @@ static void on_worked(uv_work_t *work, int status)
 	struct kb_daemon *d = p->daemon;
 	struct kb_upload *u = d->upload;
 	struct kb_conn *c = p->conn;
-	const bool was_installed = p->code == KB_OK && p->result.model[0];
+	const bool was_installed = p->code == KB_OK && p->result.name[0];
 	(void)status;
 	u->is_busy = false;
 	u->touched_ms = kb_clock_ms();
@@ -254,7 +247,7 @@ static void on_worked(uv_work_t *work, int status)
 	if (p->code || was_installed)
 		drop(u);
 	if (was_installed && !d->is_stopping) {
-		kb_info("upload", "%s version %" PRIu64 " is active", p->result.model, p->result.version);
+		kb_info("upload", "%s version %" PRIu64 " is in its place", p->result.name, p->result.version);
 		kb_pool_reload(d);
 	}
 	kb_buf_finish(&p->body);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define CALL_IDLE_MS 30000 // of a call that the daemon answers by itself
+
 static int read_in(const char *directory, const char *name, struct kb_buf *ret, struct kb_err *err)
 {
 	char *path = kb_ctl_path(directory, name);
@@ -139,13 +141,19 @@ int kb_ctl_call_failed(int code, const struct kb_err *err, const struct kb_http_
 
 int kb_ctl_call(struct kb_http_client *c, const char *method, const char *path, const char *body, yyjson_doc **ret_doc)
 {
+	return kb_ctl_call_within(c, method, path, body, CALL_IDLE_MS, ret_doc);
+}
+
+int kb_ctl_call_within(
+	struct kb_http_client *c, const char *method, const char *path, const char *body, int idle_ms, yyjson_doc **ret_doc)
+{
 	struct kb_err err = {0};
 	struct kb_http_reply reply;
 	struct kb_http_call call = {.method = method,
 		.path = path,
 		.body = body,
 		.body_len = body ? strlen(body) : 0,
-		.idle_ms = 30000,
+		.idle_ms = idle_ms,
 		.interrupt = &kb_ctl_interrupted};
 	int status = KB_CTL_OK, r = kb_http_client_call(c, &call, &reply, &err);
 	if (r || reply.status < 200 || reply.status > 299) {

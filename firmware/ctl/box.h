@@ -23,6 +23,9 @@ KB_MUST_CHECK int kb_ctl_admin_open(const struct kb_ctl *ctl, struct kb_http_cli
 // A whole JSON answer; body may be NULL. *ret_doc: yyjson_doc_free().
 KB_MUST_CHECK int kb_ctl_call(
 	struct kb_http_client *c, const char *method, const char *path, const char *body, yyjson_doc **ret_doc);
+// The same with the longest silence that is waited through, for calls that take a model's time.
+KB_MUST_CHECK int kb_ctl_call_within(struct kb_http_client *c, const char *method, const char *path, const char *body,
+	int idle_ms, yyjson_doc **ret_doc);
 
 // Pure: the message of an error body in OpenAI's or the admin socket's shape, cleaned for a terminal; what the
 // status means where the body says nothing. ret is always a text.

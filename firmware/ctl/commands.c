@@ -77,6 +77,20 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_LISTEN] = {"listen", KB_CTL_TEXT, "ADDRESS:PORT", "serve: where (127.0.0.1:8444)", 0, 0},
 	{0},
 };
+static const struct kb_ctl_option os_options[] = {
+	[KB_OS_BOARD] = {"board", KB_CTL_TEXT, "NAME", "build: which board it is for", 0, 0},
+	[KB_OS_VERSION] = {"version", KB_CTL_COUNT, "N", "build: counts up, from 1", 1, NO_LIMIT},
+	[KB_OS_FLOOR] = {"floor", KB_CTL_COUNT, "N", "build: once it is in use, nothing older comes in", 1, NO_LIMIT},
+	[KB_OS_ROOTS] = {"roots", KB_CTL_TEXT, "CHAIN", "build: the fleet's chain of roots", 0, 0},
+	[KB_OS_ROOT_IMAGE] = {"root", KB_CTL_TEXT, "FILE", "build: the root with its hash tree", 0, 0},
+	[KB_OS_KERNEL_A_FILE] = {"kernel-a", KB_CTL_TEXT, "FILE.efi", "build: what starts it in slot a", 0, 0},
+	[KB_OS_KERNEL_B_FILE] = {"kernel-b", KB_CTL_TEXT, "FILE.efi", "build: what starts it in slot b", 0, 0},
+	[KB_OS_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "build: replace a file of that name", 0, 0},
+	[KB_OS_AGAIN] = {"again", KB_CTL_FLAG, NULL, "install: also a version that failed here before", 0, 0},
+	[KB_OS_JSON] = {"json", KB_CTL_FLAG, NULL, "status: as JSON", 0, 0},
+	[KB_OS_BOOT] = {"boot", KB_CTL_TEXT, "FILE", "what this start is (/run/kotobako/boot)", 0, 0},
+	{0},
+};
 static const struct kb_ctl_option pair_options[] = {
 	[KB_PAIR_NAME] = {"name", KB_CTL_TEXT, "NAME", "the client's name (else user@machine)", 0, 0},
 	[KB_PAIR_OUT] = {"out", KB_CTL_TEXT, "DIR", "where the files go (else --client)", 0, 0},
@@ -197,6 +211,17 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"images "
 		"in DIR, or without it this box's installed models, to boxes that were paired with this one; until Ctrl-C.",
 		image_options, 1, 4, kb_ctl_image},
+	{"os", "build OUT.kbm | install FILE | DIR | upload FILE | status | rollback",
+		"the box's system, as signed images and in its slots",
+		"build: packs a root and its two kernels as a system image, to be signed like a model's (image sign), by the "
+		"fleet's keys for systems. install: into the slot that does not run, read back, then started once on trial: "
+		"only if the daemon answers and a model gives a token within two minutes does it start by itself from then on; "
+		"else the box is back on the system before, and status says why. A folder: the newest for this board in it. "
+		"upload: over the network to the box that this client is paired with, as its administrator; status and "
+		"rollback too ask that box, unless this machine is one. "
+		"rollback: tries the system before in the same way.\n"
+		"settle, armed, check, proven, failed: for the box itself.",
+		os_options, 1, 2, kb_ctl_os},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "

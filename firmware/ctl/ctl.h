@@ -69,6 +69,7 @@ int kb_ctl_root(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_audit(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_catalog(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_os(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_revoke(struct kb_ctl *ctl, const struct kb_ctl_args *args);
@@ -104,6 +105,19 @@ enum {
 	KB_IMAGE_TO,
 	KB_IMAGE_CA,
 	KB_IMAGE_LISTEN,
+};
+enum {
+	KB_OS_BOARD,
+	KB_OS_VERSION,
+	KB_OS_FLOOR,
+	KB_OS_ROOTS,
+	KB_OS_ROOT_IMAGE,
+	KB_OS_KERNEL_A_FILE,
+	KB_OS_KERNEL_B_FILE,
+	KB_OS_REPLACE,
+	KB_OS_AGAIN,
+	KB_OS_JSON,
+	KB_OS_BOOT,
 };
 enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE, KB_PAIR_ADMIN };
 enum { KB_CLIENTS_JSON };

@@ -42,6 +42,16 @@ int kb_ctl_image_open(const char *path, int flags, struct kb_err *err, int *ret_
 	return KB_OK;
 }
 
+/* see ctl_image.h */
+int kb_ctl_image_role(const struct kb_bundle_head *h, struct kb_err *err, enum kb_role *ret)
+{
+	struct kb_manifest m;
+	int r = kb_manifest_parse(h->manifest.bytes, h->manifest.len, err, &m);
+	if (r == 0)
+		*ret = kb_manifest_role(&m);
+	return r;
+}
+
 // Whether its own newest root finds enough signatures; the answer is for the one who signs, no box relies on it.
 static int is_complete(const struct kb_bundle_head *h, struct kb_err *err)
 {
@@ -50,9 +60,11 @@ static int is_complete(const struct kb_bundle_head *h, struct kb_err *err)
 	struct kb_root root;
 	int r = kb_root_parse(newest->bytes, newest->len, err, &root);
 	r = r ? r : kb_signatures_parse(h->manifest.signatures, h->manifest.signatures_len, err, &signatures);
+	enum kb_role role = KB_ROLE_MODEL;
+	r = r ? r : kb_ctl_image_role(h, err, &role);
 	return r ? r
 			 : kb_root_signed(
-				   &root, KB_ROLE_MODEL, KB_DOMAIN_MODEL, h->manifest.bytes, h->manifest.len, &signatures, true, err);
+				   &root, role, kb_manifest_domain(role), h->manifest.bytes, h->manifest.len, &signatures, true, err);
 }
 
 static int put(const char *path, const struct kb_ctl_signature *made, int fd)
@@ -80,13 +92,16 @@ static int sign(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_bundle_head *h = NULL;
 	struct kb_buf bytes = {0};
-	struct kb_ctl_signature made;
+	struct kb_ctl_signature made = {0};
 	struct kb_err err = {0};
 	int fd = -1, flags = args->option[KB_SIGN_EXPORT].is_set ? O_RDONLY : O_RDWR;
 	(void)ctl;
+	enum kb_role role;
 	if (kb_ctl_image_open(args->arg[1], flags, &err, &fd, &bytes, &h))
 		return kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
-	int status = kb_ctl_sign(args->option, KB_DOMAIN_MODEL, &h->manifest, &made);
+	int status = kb_ctl_image_role(h, &err, &role)
+					 ? kb_ctl_fail(KB_CTL_FAILED, "%s: %s", args->arg[1], err.text)
+					 : kb_ctl_sign(args->option, kb_manifest_domain(role), &h->manifest, &made);
 	if (status == KB_CTL_OK && made.is_made)
 		status = put(args->arg[1], &made, fd);
 	close(fd);
@@ -113,6 +128,7 @@ static const struct {
 	{"quality", TEXT, offsetof(struct kb_manifest, quality)},
 	{"min_firmware", NUMBER, offsetof(struct kb_manifest, min_firmware)},
 	{"device_memory", BYTES, offsetof(struct kb_manifest, device_memory)},
+	{"floor", NUMBER, offsetof(struct kb_manifest, floor)},
 	{"payload_bytes", BYTES, offsetof(struct kb_manifest, payload_bytes)},
 };
 #define ROWS (sizeof rows / sizeof *rows)

@@ -104,6 +104,25 @@ static int find_root(struct kb_ctl *ctl, const char *roots, struct kb_err *err, 
 	return r;
 }
 
+// Whose signatures it must have: a file says which kind it is, a pipe is a model's. What is wrong with it is said
+// later, when it is read.
+static enum kb_role find_role(const char *path)
+{
+	enum kb_role role = KB_ROLE_MODEL;
+	struct kb_bundle_head *h = NULL;
+	struct kb_buf bytes = {0};
+	struct kb_err ignored;
+	int fd = -1;
+	if (strcmp(path, "-") == 0 || kb_ctl_image_open(path, O_RDONLY, &ignored, &fd, &bytes, &h))
+		return role;
+	if (kb_ctl_image_role(h, &ignored, &role))
+		role = KB_ROLE_MODEL;
+	close(fd);
+	kb_buf_finish(&bytes);
+	free(h);
+	return role;
+}
+
 int kb_ctl_image_verify(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_buf root = {0};
@@ -113,8 +132,11 @@ int kb_ctl_image_verify(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	int r = find_root(ctl, args->option[KB_IMAGE_ROOTS].text, &err, &root);
 	if (r == 0)
 		r = verify(args->arg[1],
-			&(struct kb_bundle_policy){
-				.root = root.data, .root_len = root.len, .allow_test = KB_ALLOW_TEST_KEYS, .firmware = KB_FIRMWARE},
+			&(struct kb_bundle_policy){.role = find_role(args->arg[1]),
+				.root = root.data,
+				.root_len = root.len,
+				.allow_test = KB_ALLOW_TEST_KEYS,
+				.firmware = KB_FIRMWARE},
 			&s, &err);
 	kb_buf_finish(&root);
 	if (r == KB_ECANCELLED)

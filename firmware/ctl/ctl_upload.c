@@ -1,4 +1,5 @@
-// kotobako model upload: a signed image over the network, in pieces (firmware/api/upload.c). What is cut goes on.
+// kotobako model upload, os upload: a signed image over the network, in pieces (firmware/api/upload.c). What is cut
+// goes on.
 #include "base/clock.h"
 #include "base/hex.h"
 #include "firmware/ctl/box.h"
@@ -24,6 +25,7 @@ struct upload {
 	int fd;
 	uint64_t size, offset;
 	char digest[2 * KB_VERITY_HASH + 1];
+	bool is_system;
 	struct kb_http_client *box;
 	uint8_t *piece;
 	struct kb_ctl_progress progress;
@@ -42,6 +44,7 @@ static int read_digest(struct upload *u, const char *path, struct kb_err *err)
 	if (r == 0) {
 		kb_verity_digest(m.payload_bytes, m.payload_root, digest);
 		kb_hex(digest, sizeof digest, u->digest);
+		u->is_system = m.kind == KB_MANIFEST_OS;
 	}
 	kb_buf_finish(&bytes);
 	free(h);
@@ -49,6 +52,14 @@ static int read_digest(struct upload *u, const char *path, struct kb_err *err)
 		r = kb_fail(err, KB_EIO, "%s: %s", path, strerror(errno));
 	u->size = r == 0 ? (uint64_t)st.st_size : 0;
 	return r;
+}
+
+// 409 may be that another upload is under way or that this one stands elsewhere; or that the box does not want the
+// image.
+static bool is_passing(yyjson_doc *doc)
+{
+	const char *code = yyjson_get_str(yyjson_obj_get(yyjson_obj_get(yyjson_doc_get_root(doc), "error"), "code"));
+	return code && (strcmp(code, "busy") == 0 || strcmp(code, "wrong_offset") == 0);
 }
 
 // A call whose answer is an object. The status of HTTP, or a negative code where the box was not reached.
@@ -64,6 +75,8 @@ static int call(struct upload *u, const struct kb_http_call *what, yyjson_doc **
 		if (r / 100 != 2) {
 			kb_ctl_error_text(r, (const char *)reply.body.data, reply.body.len, text);
 			kb_err_set(err, KB_EDENIED, "%s", text);
+			if (r == 409 && !is_passing(*ret_doc))
+				r = KB_EDENIED;
 		}
 	}
 	kb_buf_finish(&reply.body);
@@ -75,7 +88,8 @@ static int ask_offset(struct upload *u, struct kb_err *err)
 {
 	char body[128];
 	yyjson_doc *doc = NULL;
-	int n = snprintf(body, sizeof body, "{\"digest\":\"%s\"}", u->digest);
+	int n =
+		snprintf(body, sizeof body, "{\"digest\":\"%s\",\"system\":%s}", u->digest, u->is_system ? "true" : "false");
 	const struct kb_http_call what = {.method = "POST",
 		.path = "/admin/uploads",
 		.body = body,
@@ -184,9 +198,13 @@ int kb_ctl_upload(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	int status = upload(&u, args->arg[1], &doc);
 	yyjson_val *root = yyjson_doc_get_root(doc);
 	const char *model = yyjson_get_str(yyjson_obj_get(root, "model"));
-	if (status == KB_CTL_OK)
+	const bool was_active = yyjson_get_bool(yyjson_obj_get(root, "was_active"));
+	if (status == KB_CTL_OK && u.is_system && !was_active)
+		printf("system version %" PRIu64 " is written and read back; the box restarts to try it (kotobako os status)\n",
+			yyjson_get_uint(yyjson_obj_get(root, "version")));
+	else if (status == KB_CTL_OK)
 		printf("%s version %" PRIu64 " is %s\n", model ? model : "?", yyjson_get_uint(yyjson_obj_get(root, "version")),
-			yyjson_get_bool(yyjson_obj_get(root, "was_active")) ? "active already" : "installed and active");
+			was_active ? "active already" : "installed and active");
 	yyjson_doc_free(doc);
 	kb_http_client_destroy(u.box);
 	free(u.piece);

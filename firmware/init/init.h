@@ -10,10 +10,14 @@
 #include <sys/types.h>
 
 enum {
-	KB_INIT_SERVICES_MAX = 8, // rows of /etc/kotobako/services
-	KB_INIT_ARGS_MAX = 24,    // words of a service's command
-	KB_INIT_TEXT_MAX = 8192,  // bytes of a table or of the kernel's command line
-	KB_INIT_HASH_HEX = 64,    // SHA-256 in hexadecimal
+	KB_INIT_SERVICES_MAX = 12,  // rows of /etc/kotobako/services
+	KB_INIT_ARGS_MAX = 24,      // words of a service's command
+	KB_INIT_TEXT_MAX = 8192,    // bytes of a table or of the kernel's command line
+	KB_INIT_HASH_HEX = 64,      // SHA-256 in hexadecimal
+	KB_INIT_RECOVERIES_MAX = 4, // restarts by the recovery kernel in a row: each slot twice
+	KB_INIT_REASON_MAX = 200,   // bytes of what a trial leaves in the firmware's variables
+	KB_INIT_TRIAL_S = 120,      // to prove itself, where the command line says nothing else (kb.trial)
+	KB_INIT_TRIAL_S_MAX = 3600, // an emulated processor may need minutes; nothing needs more
 };
 
 // --- tables: pure functions ---------------------------------------------------
@@ -22,15 +26,20 @@ enum kb_when {
 	KB_WHEN_ALWAYS, // from start to power-off; started again, ever later, where it ends
 	KB_WHEN_CLAIM,  // once, when a prepared stick comes and the box has no client yet
 	KB_WHEN_STICK,  // when a stick comes that has a certain folder
+	KB_WHEN_FILE,   // when a file appears; it must be gone afterwards
+	KB_WHEN_TRIAL,  // once, when services run, where the system that runs is on trial
 };
 
 enum { KB_INIT_STICKS = 4, KB_INIT_FOLDER_MAX = 32 };
+// A service that ends with this status asks for an orderly restart of the box (sysexits.h and shells use none such).
+#define KB_INIT_EXIT_RESTART 10
+#define KB_INIT_EXIT_TRIAL 20 // kotobako-boot start: the system that runs has to prove itself
 
 struct kb_service {
 	char *name;
 	uid_t uid;
 	enum kb_when when;
-	const char *folder;               // of KB_WHEN_STICK: on the stick, below kotobako/; "" of KB_WHEN_CLAIM
+	const char *folder; // of KB_WHEN_STICK: on the stick, below kotobako/; of KB_WHEN_FILE: the path; else ""
 	uint64_t seen[KB_INIT_STICKS];    // disks that it had its turn with, by the kernel's number of them
 	char *argv[KB_INIT_ARGS_MAX + 1]; // NULL behind the last
 	// The supervisor's.
@@ -39,8 +48,8 @@ struct kb_service {
 	int64_t started, due; // ms of CLOCK_BOOTTIME
 };
 
-// Rows NAME UID always|claim|stick:FOLDER COMMAND ARG..., # begins a comment. Cuts text into words where it lies; ret
-// points into it. Returns the number of rows, or -1 and the number of the wrong line in *ret_line.
+// Rows NAME UID always|claim|stick:FOLDER|file:PATH|trial COMMAND ARG..., # begins a comment. Cuts text into words
+// where it lies; ret points into it. Returns the number of rows, or -1 and the number of the wrong line in *ret_line.
 int kb_init_parse_services(char *text, struct kb_service ret[KB_INIT_SERVICES_MAX], unsigned *ret_line);
 
 // The value of KEY=VALUE among the words of text (the kernel's command line), the last one if there are several.
@@ -64,6 +73,15 @@ int kb_init_parse_address(const char *text, uint32_t *ret_address, uint32_t *ret
 // The ports that /proc/net/tcp or tcp6 says are listened on, into ret[n_max], each once; those that ret holds already
 // (n of them) stay. Returns how many there are then.
 unsigned kb_init_parse_listeners(const char *text, uint16_t *ret, unsigned n, unsigned n_max);
+
+// What a recovery kernel does: systemd-boot could not start `selected` (the name of an entry; "" where it did not say),
+// `by_default` is what starts by itself ("" likewise), and it is the n-th time in a row, from 1.
+struct kb_recovery {
+	int new_default; // a slot that is to start by itself from now on; -1: leave it
+	bool is_over;    // both were tried: stay here
+	char reason[200];
+};
+void kb_init_recovery(const char *selected, const char *by_default, unsigned n, struct kb_recovery *ret);
 
 // Milliseconds until a service that ended `failures` times in a row is started again.
 int64_t kb_init_backoff(unsigned failures);
@@ -92,9 +110,19 @@ int kb_init_open_verity(const struct kb_verity *v, const char *device);
 bool kb_init_listens(const char *path);
 int kb_init_network(const char *interface, const char *address, const char *gateway);
 
+// trial.c. A system on trial says how far it came in a variable of the firmware, for the old one to read if it does not
+// come further. line: the kernel's command line. Whether this is one: open says so.
+bool kb_init_trial_open(const char *line);
+void kb_init_trial_close(void); // it has proven itself
+// Seconds that a system on trial has to prove itself; 0: this one is on none.
+int kb_init_trial_seconds(void);
+void kb_init_mark(const char *text); // nothing where this is no trial
+_Noreturn void kb_init_stage_recovery(void);
+
 _Noreturn void kb_init_stage_initrd(void);
 _Noreturn void kb_init_stage_root(void);
-_Noreturn void kb_init_supervise(struct kb_service *services, int n);
+// trial_s: the system that runs has so many seconds to prove itself; 0: it is on no trial.
+_Noreturn void kb_init_supervise(struct kb_service *services, int n, int trial_s);
 
 // What the supervisor looks at besides its services.
 void kb_init_watchdog_open(void);

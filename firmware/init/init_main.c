@@ -1,11 +1,11 @@
 // kotobako-init: PID 1 in the initrd and in the root. See init.h.
+#include "efi/efi_var.h"
 #include "firmware/init/init.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static const char disk_path[] = "/usr/bin/kotobako-disk", mapped[] = "/dev/mapper/state";
-static const char own_path[] = "/usr/bin/kotobako-init";
+static const char boot_path[] = "/usr/bin/kotobako-boot", own_path[] = "/usr/bin/kotobako-init";
 enum { POLICY_MAX = 1 << 16 }; // bytes of what the stub leaves for the disk
 static uid_t state_uid;        // nftw has no argument for it
 
@@ -63,11 +63,19 @@ void kb_init_stage_initrd(void)
 	}
 	open_console();
 	kb_init_say("stage initrd");
-	char line[KB_INIT_TEXT_MAX], text[256], name[64], device[64];
+	char line[KB_INIT_TEXT_MAX] = "", text[256], name[64], device[64];
 	struct kb_verity v;
 	kb_init_load_modules("/modules.list");
-	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0 ||
-		kb_init_option(line, "kb.verity", text, sizeof text) < 0 || kb_init_parse_verity(text, &v) ||
+	if (mount("efivarfs", KB_EFI_VARS, "efivarfs", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RDONLY, NULL))
+		kb_init_say("the firmware's variables: %s", strerror(errno));
+	const bool is_read = kb_init_read("/proc/cmdline", line, sizeof line) >= 0;
+	if (kb_init_option(line, "kb.recovery", text, sizeof text) > 0)
+		kb_init_stage_recovery();
+	if (kb_init_trial_open(line))
+		kb_init_say("stage trial: this system has to prove itself");
+	kb_init_mark("its kernel started, its root was not verified");
+	kb_init_watchdog_open();
+	if (!is_read || kb_init_option(line, "kb.verity", text, sizeof text) < 0 || kb_init_parse_verity(text, &v) ||
 		kb_init_option(line, "kb.root", name, sizeof name) < 0)
 		kb_init_die("the command line has no kb.root= and kb.verity=: this kernel was not packed by the image's build");
 	if (kb_init_find_partition(name, 20000, device, sizeof device))
@@ -79,6 +87,7 @@ void kb_init_stage_initrd(void)
 		kb_init_die("the root on %s does not mount: %s (it is not the one that this kernel was signed with)", device,
 			strerror(errno));
 	kb_init_say("stage verity: %s on %s", name, device);
+	kb_init_mark("its root was verified, its services did not start");
 	for (size_t i = 0; i < sizeof early / sizeof *early; i++) {
 		char to[32];
 		snprintf(to, sizeof to, "/root%s", early[i].at);
@@ -102,23 +111,26 @@ static int give(const char *path, const struct stat *s, int type, struct FTW *f)
 	return 0;
 }
 
-// The partition is opened by a program of its own; that may take as long as a person needs to find the recovery key.
-static void open_state(const char *device)
+// Runs a program as root and waits for it; its exit status. That may take as long as a person needs to find a key.
+static int run(const char *path, const char *word, const char *argument)
 {
 	int status = 0;
 	pid_t pid = fork();
 	if (pid == 0) {
-		execl(disk_path, disk_path, "open", device, (char *)NULL);
+		execl(path, path, word, argument, (char *)NULL);
 		_exit(127);
 	}
 	if (pid < 0)
 		kb_init_die("fork: %s", strerror(errno));
+	const int trial_s = kb_init_trial_seconds();
+	const int64_t until = kb_init_now() + trial_s * INT64_C(1000);
 	while (waitpid(pid, &status, WNOHANG) != pid) {
+		if (trial_s && kb_init_now() > until)
+			kb_init_die("%s %s did not come back within %d s", path, word, trial_s);
 		kb_init_watchdog_feed();
 		usleep(20000);
 	}
-	if (status)
-		kb_init_die("%s open %s ended with %d: see above", disk_path, device, WEXITSTATUS(status));
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
 // The state partition belongs to the service that keeps it: a fresh one was made by the image's build, as root.
@@ -127,12 +139,26 @@ static void mount_state(uid_t uid)
 	char device[64];
 	if (kb_init_find_partition("state", 5000, device, sizeof device))
 		kb_init_die("no disk has a partition named state");
-	open_state(device);
+	const int status = run(disk_path, "open", device);
+	if (status)
+		kb_init_die("%s open %s ended with %d: see above", disk_path, device, status);
 	must_mount(mapped, "/state", "ext4", MS_NODEV | MS_NOSUID | MS_NOEXEC, "errors=panic");
 	state_uid = uid;
 	nftw("/state", give, 8, FTW_PHYS | FTW_MOUNT);
 	chmod("/state", 0700);
 	kb_init_say("stage state: %s", device);
+}
+
+// Which slot this start is of, and what is to be done about it: kotobako-boot knows. Seconds of a trial, or 0.
+static int settle(void)
+{
+	const int status = run(boot_path, "start", NULL);
+	if (status == KB_INIT_EXIT_TRIAL)
+		return kb_init_trial_seconds() ? kb_init_trial_seconds() : KB_INIT_TRIAL_S;
+	if (status)
+		kb_init_say("%s start ended with %d: updates of the system are not possible", boot_path, status);
+	kb_init_trial_close();
+	return 0;
 }
 
 static void network(const char *line)
@@ -160,7 +186,6 @@ void kb_init_stage_root(void)
 	must_mount("tmpfs", "/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=1777,size=64m");
 	mount("securityfs", "/sys/kernel/security", "securityfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL);
 	kb_init_load_modules("/usr/lib/kotobako/modules.list");
-	mount("efivarfs", "/sys/firmware/efi/efivars", "efivarfs", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RDONLY, NULL);
 	kb_init_watchdog_open();
 	// From here on nothing can be loaded into the kernel, not even by root.
 	if (kb_init_write("/proc/sys/kernel/modules_disabled", "1"))
@@ -175,6 +200,9 @@ void kb_init_stage_root(void)
 	int n = kb_init_parse_services(text, services, &wrong);
 	if (n <= 0)
 		kb_init_die("/etc/kotobako/services:%u is not NAME UID always|stick COMMAND", wrong);
+	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0)
+		line[0] = 0;
+	kb_init_trial_open(line);
 	mount_state(services[0].uid);
 	// What kotobako-disk may have left for it.
 	mkdir("/run/kotobako", 0755);
@@ -183,10 +211,10 @@ void kb_init_stage_root(void)
 	// The daemon counts in it what must not be taken back.
 	if (chown("/dev/tpmrm0", services[0].uid, services[0].uid) && errno != ENOENT)
 		kb_init_say("/dev/tpmrm0: %s", strerror(errno));
-	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0)
-		line[0] = 0;
+	const int trial_s = settle();
 	network(line);
-	kb_init_supervise(services, n);
+	kb_init_mark("its services started, it did not prove itself");
+	kb_init_supervise(services, n, trial_s);
 }
 
 int main(int argc, char **argv)

@@ -55,6 +55,11 @@ void kb_init_die(const char *format, ...)
 	va_start(args, format);
 	say(format, args);
 	va_end(args);
+	char why[KB_INIT_REASON_MAX];
+	va_start(args, format);
+	vsnprintf(why, sizeof why, format, args);
+	va_end(args);
+	kb_init_mark(why);
 	exit(1);
 }
 

@@ -27,6 +27,9 @@ enum {
 static const char admin[] = "/state/admin.sock"; // where the daemon listens once it is ready
 static const char claimed[] = "/state/claimed";  // there: the box has a client, sticks are not looked at
 
+static bool wants_restart;  // a service asks for it
+static int64_t trial_until; // 0: the system that runs is on no trial
+
 static _Noreturn void run(const struct kb_service *s)
 {
 	static char path[] = "PATH=/usr/bin", home[] = "HOME=/state", temporary[] = "TMPDIR=/tmp",
@@ -81,6 +84,11 @@ static void mark_claimed(void)
 		close(fd);
 }
 
+static bool uses_stick(const struct kb_service *s)
+{
+	return s->when == KB_WHEN_CLAIM || s->when == KB_WHEN_STICK;
+}
+
 static void ended(struct kb_service *s, int status)
 {
 	int64_t now = kb_init_now();
@@ -88,9 +96,18 @@ static void ended(struct kb_service *s, int status)
 	s->pid = 0;
 	s->failures = now - s->started > STEADY_MS ? 1 : s->failures + 1;
 	s->due = now + kb_init_backoff(s->failures);
-	if (s->when == KB_WHEN_ALWAYS)
-		return;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KB_INIT_EXIT_RESTART)
+		wants_restart = true;
 	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (s->when == KB_WHEN_TRIAL && is_good) {
+		kb_init_say("stage proven: this system starts by itself from now on");
+		trial_until = 0;
+		kb_init_trial_close();
+	} else if (s->when == KB_WHEN_TRIAL) {
+		wants_restart = true;
+	}
+	if (!uses_stick(s))
+		return;
 	kb_init_stick_unmount();
 	if (s->when == KB_WHEN_STICK) {
 		kb_init_say("stage %s: %s", s->name, is_good ? "done" : "not all of it could be done");
@@ -117,7 +134,7 @@ static void reap(struct kb_service *services, int n)
 static bool has_stick(const struct kb_service *services, int n)
 {
 	for (int i = 0; i < n; i++)
-		if (services[i].pid && services[i].when != KB_WHEN_ALWAYS)
+		if (services[i].pid && uses_stick(&services[i]))
 			return true;
 	return false;
 }
@@ -128,6 +145,10 @@ static bool is_due(struct kb_service *s, int64_t now, bool may_look)
 		return false;
 	if (s->when == KB_WHEN_ALWAYS)
 		return true;
+	if (s->when == KB_WHEN_FILE)
+		return access(s->folder, F_OK) == 0;
+	if (s->when == KB_WHEN_TRIAL)
+		return trial_until && !s->started && kb_init_listens(admin);
 	if (s->when == KB_WHEN_CLAIM && (now > CLAIM_MS || access(claimed, F_OK) == 0))
 		return false;
 	return may_look && kb_init_stick_mount(s);
@@ -174,27 +195,47 @@ static void stop_all(struct kb_service *services, int n)
 		;
 }
 
-void kb_init_supervise(struct kb_service *services, int n)
+// The system on trial has had its time, and neither proved itself nor said what is wrong.
+static bool is_trial_over(int64_t now)
 {
-	int64_t stick_at = 0;
-	kb_init_say("stage services: %d rows, %d power buttons", n, kb_init_button_open());
-	do {
-		int64_t now = kb_init_now();
-		kb_init_watchdog_feed();
-		reap(services, n);
-		const bool may_look = now >= stick_at && (has_stick(services, n) || kb_init_listens(admin));
-		for (int i = 0; i < n; i++)
-			if (is_due(&services[i], now, may_look && !has_stick(services, n)))
-				start(&services[i]);
-		stick_at = now >= stick_at ? now + STICK_TRIES_MS : stick_at;
-	} while (!kb_init_button_pressed(TICK_MS));
-	say_listeners();
-	kb_init_say("stage power-off");
+	if (!trial_until || now < trial_until)
+		return false;
+	kb_init_say("stage trial: it did not prove itself in time");
+	kb_init_mark("its services started, it did not prove itself in time");
+	return true;
+}
+
+// Back to where the power button, a restart or a failed trial leads.
+static _Noreturn void leave(struct kb_service *services, int n, bool is_restart)
+{
+	if (!is_restart)
+		say_listeners();
+	kb_init_say(is_restart ? "stage restart" : "stage power-off");
 	stop_all(services, n);
 	sync();
 	if (umount2("/state", 0))
 		kb_init_say("/state: %s", strerror(errno));
 	kb_init_say("stage off");
-	reboot(RB_POWER_OFF);
-	kb_init_die("power-off: %s", strerror(errno));
+	reboot(is_restart ? RB_AUTOBOOT : RB_POWER_OFF);
+	kb_init_die("%s: %s", is_restart ? "restart" : "power-off", strerror(errno));
+}
+
+void kb_init_supervise(struct kb_service *services, int n, int trial_s)
+{
+	int64_t stick_at = 0, now = kb_init_now();
+	trial_until = trial_s ? now + trial_s * INT64_C(1000) : 0;
+	kb_init_say("stage services: %d rows, %d power buttons", n, kb_init_button_open());
+	while (!wants_restart && !is_trial_over(now)) {
+		kb_init_watchdog_feed();
+		reap(services, n);
+		const bool may_look = now >= stick_at && !trial_until && (has_stick(services, n) || kb_init_listens(admin));
+		for (int i = 0; i < n; i++)
+			if (is_due(&services[i], now, may_look && !has_stick(services, n)))
+				start(&services[i]);
+		stick_at = now >= stick_at ? now + STICK_TRIES_MS : stick_at;
+		if (kb_init_button_pressed(TICK_MS))
+			leave(services, n, false);
+		now = kb_init_now();
+	}
+	leave(services, n, true);
 }

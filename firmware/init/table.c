@@ -1,4 +1,5 @@
 // The tables that PID 1 reads. Pure; see init.h.
+#include "efi/efi_var.h"
 #include "firmware/init/init.h"
 
 #include <errno.h>
@@ -25,15 +26,21 @@ static int parse_number(const char *text, uint64_t max, uint64_t *ret)
 	return errno || *text < '0' || *text > '9' || *end || *ret > max ? -1 : 0;
 }
 
-// always, claim, stick:FOLDER
+// always, claim, trial, stick:FOLDER, file:PATH
 static int parse_when(char *when, struct kb_service *ret)
 {
-	static const char stick[] = "stick:", plain[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+	static const char stick[] = "stick:", file[] = "file:", plain[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
 	ret->folder = "";
 	if (strcmp(when, "always") == 0) {
 		ret->when = KB_WHEN_ALWAYS;
 	} else if (strcmp(when, "claim") == 0) {
 		ret->when = KB_WHEN_CLAIM;
+	} else if (strcmp(when, "trial") == 0) {
+		ret->when = KB_WHEN_TRIAL;
+	} else if (strncmp(when, file, sizeof file - 1) == 0) {
+		ret->when = KB_WHEN_FILE;
+		ret->folder = when + sizeof file - 1;
+		return ret->folder[0] == '/' ? 0 : -1;
 	} else if (strncmp(when, stick, sizeof stick - 1) == 0) {
 		ret->when = KB_WHEN_STICK;
 		ret->folder = when + sizeof stick - 1;
@@ -176,6 +183,19 @@ unsigned kb_init_parse_listeners(const char *text, uint16_t *ret, unsigned n, un
 			ret[n++] = (uint16_t)port;
 	}
 	return n;
+}
+
+void kb_init_recovery(const char *selected, const char *by_default, unsigned n, struct kb_recovery *ret)
+{
+	const int tried = kb_efi_slot(selected), own = kb_efi_slot(by_default);
+	const bool is_trial = tried >= 0 && own >= 0 && tried != own;
+	const char *name = selected[0] ? selected : by_default[0] ? by_default : "any kernel";
+	*ret = (struct kb_recovery){.new_default = -1, .is_over = n > KB_INIT_RECOVERIES_MAX};
+	snprintf(ret->reason, sizeof ret->reason,
+		"the firmware did not start %.32s: it is damaged, missing, or not signed by a key that it knows", name);
+	// On trial it was a single start: the next one is the old system's by itself.
+	if (!is_trial)
+		ret->new_default = tried >= 0 ? 1 - tried : own >= 0 ? 1 - own : 0;
 }
 
 int64_t kb_init_backoff(unsigned failures)

@@ -51,11 +51,12 @@ def good(*args, **more):
 class Fleet:
     """Keys root-a, root-b (two of two), model, spare (one of two) and list (of catalogs) in a directory of their own, and their chain."""
 
-    def __init__(self, name="fleet", fleet="offices"):
-        self.dir, self.fleet = TMP / name, fleet
+    def __init__(self, name="fleet", fleet="offices", system=()):
+        """system: keys that sign systems; else nobody may."""
+        self.dir, self.fleet, self.system = TMP / name, fleet, system
         self.chain = self.dir / "chain"
         self.dir.mkdir()
-        for key in ("root-a", "root-b", "model", "spare", "next", "list"):
+        for key in ("root-a", "root-b", "model", "spare", "next", "list", *system):
             good("key", "new", self.dir / key)
         self.root()
 
@@ -64,10 +65,12 @@ class Fleet:
 
     def root(self, model=("model", "spare"), threshold=1, signers=("root-a", "root-b"), chain=None, lister="list",
              **changes):
-        spec = {"fleet": self.fleet, "keys": {k: f"{k}.pub" for k in {"root-a": 0, "root-b": 0, **dict.fromkeys(model), lister: 0}},
+        spec = {"fleet": self.fleet, "keys": {k: f"{k}.pub" for k in {"root-a": 0, "root-b": 0, **dict.fromkeys(model), lister: 0, **dict.fromkeys(self.system)}},
                 "roles": {"root": {"threshold": 2, "keys": ["root-a", "root-b"]},
                           "model": {"threshold": threshold, "keys": list(model)},
                           "catalog": {"threshold": 1, "keys": [lister]}}, **changes}
+        if self.system:
+            spec["roles"]["os"] = {"threshold": 1, "keys": list(self.system)}
         (self.dir / "spec.json").write_text(json.dumps(spec))
         good("root", "build", self.dir / "spec.json", chain or self.chain)
         for key in signers:

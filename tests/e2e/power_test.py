@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """The power fails while a model is being installed. What the installer does to the disk is recorded (record_io.c); from that,
-states are built that a disk could be in at random points: what was synced is there, of everything since then any part may be
-missing or torn (by sectors of 512 bytes), and names change in order but at any time. And the installer is killed at random
+states are built that a disk could be in at random points (disk_model.py). And the installer is killed at random
 operations, a part of one done. After each: the store opens, the log is unbroken, the old model or the new one is active and
 intact - the new one if the installer had said so -, the install is done again, and no file is left that nobody names.
 KB_POWER_STATES (500) says how many of each. Prints TAP.
-
-The model of a disk is that of DESIGN.md's reference: no order between files, and within one only by sync.
 """
 import json
 import os
@@ -14,116 +11,16 @@ import pathlib
 import random
 import shutil
 import signal
-import struct
 import subprocess
 
 import fleet
+from disk_model import RENAME, SYNC, TRUNCATE, WRITE, Disk, records, snapshot
 from fleet import CLI, ENV, TMP, Fleet, check, good
 
 STATES = int(os.environ.get("KB_POWER_STATES", "500"))
 PRELOAD = pathlib.Path(os.environ.get("KB_BIN", "build/release")) / "test/record_io.so"
 SECTOR = 512
-WRITE, TRUNCATE, SYNC, RENAME, UNLINK = range(1, 6)
 PLACE = TMP / "place"  # every state is looked at under this name
-
-
-def records(path):
-    data, at = path.read_bytes(), 0
-    while at < len(data):
-        kind, n1, n2, sync, offset, size = struct.unpack_from("=IIIIQQ", data, at)
-        at += 32
-        first, second = data[at:at + n1].decode(), data[at + n1:at + n1 + n2].decode()
-        at += n1 + n2
-        yield kind, first, second, sync, offset, data[at:at + size]
-        at += size
-
-
-def snapshot(directory):
-    """{path: bytes} of all files."""
-    return {str(p): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-
-
-class Disk:
-    """Files by number: what is certain of each, and what came since; names: the same."""
-
-    def __init__(self, files):
-        self.certain = dict(enumerate(map(bytearray, files.values())))
-        self.pending = {i: [] for i in self.certain}
-        self.names = {path: i for i, path in enumerate(files)}  # as the program sees them
-        self.certain_names = dict(self.names)
-        self.pending_names = []
-
-    def of(self, path):
-        if path not in self.names:
-            number = len(self.certain)
-            self.certain[number], self.pending[number] = bytearray(), []
-            self.change_name(None, path, number)
-        return self.names[path]
-
-    def change_name(self, old, new, number):
-        self.pending_names.append((old, new, number))
-        apply_name(self.names, old, new, number)
-
-    def do(self, kind, first, second, sync, offset, data):
-        if kind == WRITE and sync:
-            self.do(WRITE, first, second, 0, offset, data)
-            self.settle(self.of(first))
-        elif kind in (WRITE, TRUNCATE):
-            self.pending[self.of(first)].append((kind, offset, data))
-        elif kind == SYNC and first in self.names:
-            self.settle(self.names[first])
-        elif kind == SYNC:  # a directory: its names, and those before them
-            for change in self.pending_names:
-                apply_name(self.certain_names, *change)
-            self.pending_names = []
-        elif kind == RENAME:
-            self.change_name(first, second, self.of(first))
-        elif kind == UNLINK and first in self.names:
-            self.change_name(first, None, self.names[first])
-
-    def settle(self, number):
-        for op in self.pending[number]:
-            apply(self.certain[number], *op)
-        self.pending[number] = []
-
-    def after_cut(self, rng):
-        """{path: bytes} as it may be found."""
-        names = dict(self.certain_names)
-        for change in self.pending_names[:rng.randint(0, len(self.pending_names))]:
-            apply_name(names, *change)
-        return {path: self.content(number, rng) for path, number in names.items()}
-
-    def content(self, number, rng):
-        data, ops = bytearray(self.certain[number]), self.pending[number]
-        how = rng.choice(("none", "prefix", "some", "torn", "torn", "all"))
-        for i, (kind, offset, piece) in enumerate(ops):
-            if how == "none" or (how == "prefix" and i >= len(ops) // 2) or (how == "some" and rng.random() < 0.5):
-                continue
-            if kind == TRUNCATE or how != "torn":
-                apply(data, kind, offset, piece)
-                continue
-            for at in range(offset - offset % SECTOR, offset + len(piece), SECTOR):
-                if rng.random() < 0.7:
-                    begin, end = max(at, offset), min(at + SECTOR, offset + len(piece))
-                    apply(data, WRITE, begin, piece[begin - offset:end - offset])
-        return data
-
-
-def apply_name(names, old, new, number):
-    if old:
-        names.pop(old, None)
-    if new:
-        names[new] = number
-
-
-def apply(data, kind, offset, piece):
-    if kind == TRUNCATE:
-        del data[offset:]
-        data.extend(bytes(offset - len(data)))
-        return
-    if len(data) < offset:
-        data.extend(bytes(offset - len(data)))
-    data[offset:offset + len(piece)] = piece
 
 
 def place(files):

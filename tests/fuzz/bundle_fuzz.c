@@ -40,7 +40,8 @@ static int run(const uint8_t *data, size_t size, size_t piece, uint64_t *ret_ver
 		root[i] = (uint8_t)strtoul(two, NULL, 16);
 	}
 	if (kb_bundle_create(
-			&(struct kb_bundle_policy){.root = root, .root_len = sizeof root, .firmware = 7}, &events, &err, &b))
+			&(struct kb_bundle_policy){.role = KB_ROLE_MODEL, .root = root, .root_len = sizeof root, .firmware = 7},
+			&events, &err, &b))
 		abort();
 	int rc = KB_OK;
 	for (size_t at = 0; at < size && rc == KB_OK; at += piece)

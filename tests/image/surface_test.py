@@ -84,7 +84,7 @@ def main():
     print(f"# {len(lazy)} libraries of Debian have partial RELRO only: {' '.join(sorted(lazy))}", flush=True)
     size = (OUT / "root.img").stat().st_size / 2**20
     check(f"the root is {size:.0f} MiB, at most {LIMIT_MIB}", size <= LIMIT_MIB)
-    cmdline = (OUT / "cmdline").read_text()
+    cmdline = (OUT / "app_a.cmdline").read_text()
     check("the command line locks the kernel down", "lockdown=integrity" in cmdline.split(), cmdline)
     finish()
 

@@ -33,6 +33,49 @@ static void reads_services(void **state)
 	free(copy);
 }
 
+static void knows_when(void **state)
+{
+	(void)state;
+	struct kb_service s[KB_INIT_SERVICES_MAX];
+	unsigned line;
+	char *copy;
+	assert_int_equal(parse("arm 0 file:/state/os/arm /a\ncheck 0 trial /b", s, &line, &copy), 2);
+	assert_int_equal(s[0].when, KB_WHEN_FILE);
+	assert_string_equal(s[0].folder, "/state/os/arm");
+	assert_int_equal(s[1].when, KB_WHEN_TRIAL);
+	free(copy);
+}
+
+static void recovers(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *selected, *by_default;
+		unsigned n;
+		int new_default;
+		bool is_over;
+	} rows[] = {
+		{"app_b.efi", "app_a.efi", 1, -1, false}, // a trial: the next start is the old one's anyway
+		{"app_a.efi", "app_b.efi", 2, -1, false},
+		{"app_b.efi", "app_b.efi", 1, 0, false}, // the one that starts by itself does not
+		{"app_a.efi", "app_a.efi", 1, 1, false},
+		{"app_a.efi", "", 1, 1, false}, // the firmware forgot
+		{"", "app_a.efi", 1, 1, false}, // systemd-boot itself did not start, or found nothing
+		{"", "", 1, 0, false},
+		{"strange.efi", "app_a.efi", 1, 1, false},
+		{"app_a.efi", "app_a.efi", KB_INIT_RECOVERIES_MAX, 1, false},
+		{"app_a.efi", "app_a.efi", KB_INIT_RECOVERIES_MAX + 1, 1, true},
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct kb_recovery r;
+		kb_init_recovery(rows[i].selected, rows[i].by_default, rows[i].n, &r);
+		assert_int_equal(r.new_default, rows[i].new_default);
+		assert_int_equal(r.is_over, rows[i].is_over);
+		if (rows[i].selected[0])
+			assert_non_null(strstr(r.reason, rows[i].selected));
+	}
+}
+
 static void refuses_wrong_rows(void **state)
 {
 	(void)state;
@@ -41,6 +84,7 @@ static void refuses_wrong_rows(void **state)
 		"a 1 always /x\nb 1",
 		"a 1 always /x\nb 1 always",
 		"a 1 always /x\nb 1 sometimes /x",
+		"a 1 always /x\nb 1 file:x /x",
 		"a 1 always /x\nb -1 always /x",
 		"a 1 always /x\nb 65534 always /x", // nobody's, and above
 		"a 1 always /x\nb 1x always /x",
@@ -154,6 +198,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_services),
+		cmocka_unit_test(knows_when),
+		cmocka_unit_test(recovers),
 		cmocka_unit_test(refuses_wrong_rows),
 		cmocka_unit_test(finds_options),
 		cmocka_unit_test(makes_the_verity_table),

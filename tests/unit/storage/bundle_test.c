@@ -150,7 +150,7 @@ static int read_image(const uint8_t *image, size_t len, size_t piece, int trusts
 	uint8_t root[4096];
 	const struct kb_bundle_events events = {
 		.ctx = s, .root = on_root, .manifest = on_manifest, .base = on_base, .copy = on_copy, .data = on_data};
-	struct kb_bundle_policy policy = {.root = root, .firmware = FIRMWARE};
+	struct kb_bundle_policy policy = {.role = KB_ROLE_MODEL, .root = root, .firmware = FIRMWARE};
 	struct kb_bundle *b;
 	policy.root_len = unhex(trusts == 1 ? FIRST : SECOND, root);
 	assert_int_equal(kb_bundle_create(&policy, &events, err, &b), KB_OK);

@@ -125,7 +125,8 @@ static int on_data(void *ctx, uint64_t offset, const uint8_t *bytes, size_t len,
 
 static int read_by_box(const struct fixture *f, const uint8_t *image, size_t len, struct seen *s, struct kb_err *err)
 {
-	const struct kb_bundle_policy policy = {.root = f->root.data, .root_len = f->root.len, .firmware = 1};
+	const struct kb_bundle_policy policy = {
+		.role = KB_ROLE_MODEL, .root = f->root.data, .root_len = f->root.len, .firmware = 1};
 	const struct kb_bundle_events events = {.ctx = s, .root = on_root, .manifest = on_manifest, .data = on_data};
 	struct kb_bundle *b;
 	assert_int_equal(kb_bundle_create(&policy, &events, err, &b), KB_OK);

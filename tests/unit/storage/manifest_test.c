@@ -56,6 +56,16 @@ static void written_is_read(void **state)
 	len = write_sample(&m, bytes);
 	assert_int_equal(kb_manifest_parse(bytes, len, &err, &n), KB_OK);
 	assert_memory_equal(n.base, base, sizeof base);
+	assert_int_equal(kb_manifest_role(&n), KB_ROLE_MODEL);
+	m.kind = KB_MANIFEST_OS;
+	m.base = NULL;
+	m.floor = 2;
+	len = write_sample(&m, bytes);
+	assert_int_equal(kb_manifest_parse(bytes, len, &err, &n), KB_OK);
+	assert_int_equal(n.floor, 2);
+	assert_int_equal(kb_manifest_role(&n), KB_ROLE_OS);
+	memset(bytes + len - 8, 0, 8); // the floor, the last field: 0 is written by leaving it out
+	assert_int_equal(kb_manifest_parse(bytes, len, &err, &n), KB_EBAD);
 }
 
 // tests/data/make_manifest_corpus.py writes the same from docs/images.md alone.
@@ -90,11 +100,11 @@ static void what_cannot_be_is_not_written(void **state)
 	uint8_t bytes[4096];
 	size_t len;
 	struct kb_err err;
-	struct kb_manifest rows[8];
+	struct kb_manifest rows[11];
 	static const char *const names[] = {
-		"model", "model", "version", "kind", "base", "base", "payload_bytes", "licence"};
+		"model", "model", "version", "kind", "base", "base", "payload_bytes", "licence", "floor", "floor", "base"};
 	(void)state;
-	for (size_t i = 0; i < 8; i++)
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
 		rows[i] = sample();
 	rows[0].model = (struct kb_str){0};
 	rows[1].model = str("../x");
@@ -104,7 +114,11 @@ static void what_cannot_be_is_not_written(void **state)
 	rows[5].kind = KB_MANIFEST_ADAPTER;
 	rows[6].payload_bytes = 1ull << 63;
 	rows[7].licence = str("a\nb");
-	for (size_t i = 0; i < 8; i++) {
+	rows[8].floor = 1; // of a model
+	rows[9].kind = rows[10].kind = KB_MANIFEST_OS;
+	rows[9].floor = rows[9].version + 1;
+	rows[10].base = base;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		assert_int_equal(kb_manifest_write(&rows[i], sizeof bytes, &err, bytes, &len), KB_EARG);
 		assert_non_null(strstr(err.text, names[i]));
 	}
