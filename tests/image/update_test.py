@@ -145,7 +145,7 @@ BAD = {
     "kernel torn": (dict(kernel=lambda data: data[:len(data) // 2]), "the firmware did not start app_b.efi"),
     "another key": (dict(key="x"), "the firmware did not start app_b.efi"),
     "a module missing": (dict(initrd=no_module), "no disk has a partition named root_b"),
-    "no engine": (dict(root=no_engine), "the model gave no token"),
+    "no engine": (dict(root=no_engine, cmdline=hurried), "the model gave no token|did not prove itself in time"),
     "no daemon": (dict(root=no_services, cmdline=hurried), "it did not prove itself in time"),
     "out of memory": (dict(cmdline=lambda s: hurried(s) + " mem=220M"), "prove itself in time|did not prove itself|did not start|did not come back|gave no token|not verified"),
 }
