@@ -48,7 +48,6 @@ void kb_handle_system(struct kb_conn *c)
 		kb_reply_error(c, r == KB_EUNSUPPORTED ? 404 : 500, NULL, "", "%s", err.text);
 	else
 		kb_reply_json(c, 200, &body, kb_os_report(&s, &boot, &body));
-	kb_buf_finish(&body);
 }
 
 void kb_handle_system_rollback(struct kb_conn *c)

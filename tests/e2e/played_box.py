@@ -141,7 +141,7 @@ class Box:
         if on_trial:
             self.set_text(TRIAL, "its kernel started, its root was not verified")
         have = (self.dir / f"slot_{slot}").read_bytes()
-        if not any(hashlib.sha256(have[:len(root_of(int(version))) + d]).hexdigest() == root for d in (0,)):
+        if hashlib.sha256(have[:len(root_of(int(version)))]).hexdigest() != root:
             return None  # a panic
         if on_trial:
             self.set_text(TRIAL, "its root was verified, its services did not start")

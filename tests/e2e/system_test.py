@@ -58,15 +58,12 @@ def test_bad(two):
     rows = {
         "the model gives no token": lambda b: b.sick("the model gave no token"),
         "its root is damaged": lambda b: damage(b.dir / "slot_b", 50_000),
-        "its kernel is damaged": lambda b: damage_kernel(b),
+        "its kernel is damaged": damage_kernel,
     }
     for what, spoil in rows.items():
         b = box()
         r = b.install(two)
-        if what == "its kernel is damaged":
-            spoil(b)
-        else:
-            spoil(b)
+        spoil(b)
         slot, version, starts = b.settle()
         s = status(b)
         check(f"{what}: the old one is back", (slot, version) == ("a", 1) and starts <= 4, (slot, version, starts, r.err))
