@@ -12,7 +12,7 @@ and the ratios ours / peer, paired within a round, and puts its rows into build/
   memory    peak resident bytes, as the kernel counted them for the whole process (ru_maxrss)
 
 Exits 1 when ours could not be run, 3 with --check when a ratio is below its target (TARGETS).
-Usage: bench.py [--model smollm2|gemma3|all] [--rounds N] [--peers vulkan,cpu] [--prompt N] [--check] [--out FILE]
+Usage: bench.py [--model smollm2|gemma3|all|FILE.gguf] [--rounds N] [--peers vulkan,cpu] [--prompt N] [--check] [--out FILE]
 """
 import argparse
 import json
@@ -61,7 +61,8 @@ def work_of(path, n_prompt):
 
 
 def commands(model, peers, threads, n_prompt):
-    source = os.path.join(TOP, "build/downloads", MODELS[model][0])
+    gguf_name, image_name = MODELS.get(model) or (os.path.abspath(model), os.path.abspath(model) + ".kbm")
+    source = os.path.join(TOP, "build/downloads", gguf_name)
     bench = ["bench", source, str(n_prompt), str(DECODE)]
     rows = []
     if "vulkan" in peers:
@@ -69,7 +70,7 @@ def commands(model, peers, threads, n_prompt):
         rows.append(("vulkan", [PEER, "--gpu", "--threads", str(threads), *bench], env))
     if "cpu" in peers:  # no Vulkan driver at all: nothing of it is loaded
         rows.append(("cpu", [PEER, "--threads", str(threads), *bench], {"VK_DRIVER_FILES": "/nonexistent"}))
-    image = os.path.join(TOP, "build/models", MODELS[model][1])
+    image = os.path.join(TOP, "build/models", image_name)
     if not os.path.exists(image) and os.access(CLI, os.X_OK):
         os.makedirs(os.path.dirname(image), exist_ok=True)
         subprocess.run([CLI, "import", source, "--out", image], check=False)
@@ -124,7 +125,7 @@ def report(model, n_prompt, work, results):
             line += f" {shown(theirs, unit) + ' ' + unit if theirs else '-':>24}"
             line += f" {'x' + shown(ratios, '') if ratios else '-':>22}"
             if ratios:
-                target = TARGETS.get((name, test))
+                target = TARGETS.get((name, test)) if model in MODELS else None
                 rows.append(record.row(model, test, ours, "llama.cpp " + name, theirs, results["ours"][0].get("device", ""),
                                        unit, target and ("at_least", target)))
         print(line + ("   higher is better" if is_rate else "   lower is better"))
@@ -143,7 +144,7 @@ def report(model, n_prompt, work, results):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--model", default="smollm2", choices=[*MODELS, "all"])
+    p.add_argument("--model", default="smollm2", metavar="NAME", help="smollm2, gemma3, all, or a GGUF file")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--peers", default="vulkan,cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peer")
