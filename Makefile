@@ -91,12 +91,14 @@ PROGRAM_kotobako-engine := firmware/engine
 PROGRAM_kotobako := firmware/ctl
 PROGRAM_kotobako-disk := firmware/disk
 PROGRAM_kotobako-boot := firmware/boot
-PROGRAM_NAMES := kotobakod kotobako-engine kotobako kotobako-disk kotobako-boot
+PROGRAM_kotobako-net := firmware/network
+PROGRAM_NAMES := kotobakod kotobako-engine kotobako kotobako-disk kotobako-boot kotobako-net
 PROGRAMS := $(foreach p,$(PROGRAM_NAMES),$(if $(call room_src,$(PROGRAM_$(p))),$(B)/$(p)))
 
 # PID 1 of the image: static, of nothing but its own room and the firmware's variables.
 PROGRAMS += $(if $(filter release,$(config)),$(B)/kotobako-init)
 BOOT_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/boot)))
+NET_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/network)))
 DISK_PARTS := $(B)/obj/firmware/disk/recovery.o
 INIT_PARTS := $(call obj,$(filter-out %_main.c,$(call room_src,firmware/init)))
 INIT_ROOMS := $(call obj,$(call room_src,runtime/efi))
@@ -176,6 +178,7 @@ build/fuzz/bin/api_fuzz: $(API_PARTS)
 $(filter $(B)/test/init/%,$(TESTS)): $(INIT_PARTS)
 $(filter $(B)/test/disk/%,$(TESTS)): $(DISK_PARTS)
 $(filter $(B)/test/boot/%,$(TESTS)): $(BOOT_PARTS)
+$(filter $(B)/test/network/%,$(TESTS)): $(NET_PARTS)
 $(B)/test/fake_engine: $(B)/obj/tests/e2e/fake_engine.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LIBS)

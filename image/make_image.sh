@@ -91,7 +91,7 @@ make_root() {
 
 # One of our kernel programs: NAME, the rest of its command line.
 make_kernel() {
-	printf 'console=%s panic=5 lockdown=integrity loglevel=5 kb.board=%s kb.version=%s %s' \
+	printf 'console=%s panic=5 lockdown=integrity ipv6.disable=1 loglevel=5 kb.board=%s kb.version=%s %s' \
 		"$(value console)" "$board" "$version" "$2" >"$out/$1.cmdline"
 	ukify build --linux="$(ls "$packages"/boot/vmlinuz-*)" --initrd="$out/initrd.img" --cmdline="@$out/$1.cmdline" \
 		--os-release="@$packages/usr/lib/os-release" --uname="$(basename "$packages"/usr/lib/modules/*)" \
@@ -112,7 +112,7 @@ make_kernels() {
 	(cd "$out/initrd" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$out/initrd.img"
 	trial=$(value trial-seconds)
 	for slot in a b; do
-		make_kernel "app_$slot" "kb.root=root_$slot kb.net=$(value net) kb.trial=${trial:-120} kb.verity=$hash:$salt:$blocks"
+		make_kernel "app_$slot" "kb.root=root_$slot kb.trial=${trial:-120} kb.verity=$hash:$salt:$blocks"
 	done
 	make_kernel recovery kb.recovery=1
 	sign_program /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$out/bootx64.efi"

@@ -56,8 +56,9 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
 class Vm:
     """A running machine. lines: what the serial console said, each with the seconds since power-on."""
 
-    def __init__(self, disk, variables, port, stick=None, log=None, echo=None, reboot=False, tpm=None):
-        """tpm: a directory for what its TPM remembers from boot to boot; without it there is a new TPM each time."""
+    def __init__(self, disk, variables, port, stick=None, log=None, echo=None, reboot=False, tpm=None, more=(), alone=True):
+        """tpm: a directory for what its TPM remembers from boot to boot; without it there is a new TPM each time. more: further
+        words for QEMU. alone=False: it may reach this machine as 10.0.2.2."""
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kb-vm-"))
         if tpm:
             pathlib.Path(tpm).mkdir(exist_ok=True)
@@ -69,7 +70,7 @@ class Vm:
                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         self.wait_path(self.dir / "tpm")
         self.began = time.monotonic()
-        self.qemu = subprocess.Popen(self.command(disk, variables, port, stick, reboot), stdin=subprocess.DEVNULL,
+        self.qemu = subprocess.Popen([*self.command(disk, variables, port, stick, reboot, alone), *more], stdin=subprocess.DEVNULL,
                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         self.changed = threading.Condition()
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -83,14 +84,14 @@ class Vm:
                 raise RuntimeError(f"{path} does not appear")
             time.sleep(0.02)
 
-    def command(self, disk, variables, port, stick, reboot):
+    def command(self, disk, variables, port, stick, reboot, alone):
         words = ["qemu-system-x86_64", "-machine", "q35,smm=on", "-accel", os.environ.get("KB_ACCEL", "tcg,thread=multi"),
                  "-cpu", "max", "-m", str(MEMORY_MB), "-smp", "2", "-nodefaults", "-display", "none",
                  "-global", "driver=cfi.pflash01,property=secure,value=on",
                  "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={CODE}",
                  "-drive", f"if=pflash,format=raw,unit=1,file={variables}",
                  "-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=disk",
-                 "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:8443",
+                 "-netdev", f"user,id=net,restrict={'on' if alone else 'off'},hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:8443",
                  "-device", "virtio-net-pci,netdev=net,romfile=",
                  "-chardev", f"socket,id=tpm,path={self.dir}/tpm", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
                  "-device", "tpm-crb,tpmdev=tpm0", "-device", "i6300esb", "-device", "virtio-rng-pci",
@@ -133,18 +134,22 @@ class Vm:
                     return None
                 self.changed.wait(min(left, 1))
 
-    def qmp(self, command):
+    def qmp(self, command, **arguments):
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(10)
             s.connect(str(self.dir / "qmp"))
             f = s.makefile("rw")
             f.readline()
-            for c in ("qmp_capabilities", command):
-                f.write(json.dumps({"execute": c}) + "\n")
+            for c, given in (("qmp_capabilities", {}), (command, arguments)):
+                f.write(json.dumps({"execute": c, "arguments": given}) + "\n")
                 f.flush()
                 while "return" not in (reply := json.loads(f.readline())):
                     if "error" in reply:
                         raise RuntimeError(str(reply))
+
+    def human(self, line):
+        """A command of QEMU's monitor."""
+        self.qmp("human-monitor-command", **{"command-line": line})
 
     def power_button(self):
         self.qmp("system_powerdown")

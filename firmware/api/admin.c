@@ -256,6 +256,10 @@ void kb_handle_admin_status(struct kb_conn *c)
 		d->o.listen.port);
 	if (d->o.bearer.port)
 		kb_json_printf(&j, ",\"bearer\":\"%s:%u\"", d->o.bearer.host, d->o.bearer.port);
+	kb_json_raw(&j, ",");
+	kb_print_addresses(d, &j);
+	if (d->o.network) // there will be an address, soon after the start
+		kb_json_raw(&j, ",\"keeps_network\":true");
 	kb_json_printf(&j, ",\"connections\":%u,\"running\":%u,\"engine_restarts\":%llu,\"default_model\":", d->n_conns,
 		d->n_running, (unsigned long long)d->metrics.engine_restarts);
 	kb_json_cstr(&j, kb_pool_default(d));

@@ -92,6 +92,8 @@ void kb_handle_admin_status(struct kb_conn *c);
 void kb_handle_admin_reload(struct kb_conn *c);
 void kb_handle_system(struct kb_conn *c); // system.c
 void kb_handle_system_rollback(struct kb_conn *c);
+void kb_handle_network(struct kb_conn *c); // network.c
+void kb_handle_network_set(struct kb_conn *c);
 // Over TLS only clients that were paired as administrators; the admin socket has asked the kernel already. Answers
 // where not.
 bool kb_is_administrator(struct kb_conn *c);

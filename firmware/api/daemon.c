@@ -46,9 +46,10 @@ static int make_directories(struct kb_daemon *d, struct kb_err *err)
 	return 0;
 }
 
-static int open_tls(struct kb_daemon *d, struct kb_err *err)
+int kb_daemon_open_tls(struct kb_daemon *d, struct kb_err *err)
 {
 	struct kb_buf key = {0}, cert = {0};
+	struct kb_tls_config *mutual = NULL, *bearer = NULL;
 	int r = kb_ca_open(d, &key, &cert, err);
 	if (r == 0) {
 		struct kb_tls_options o = {.role = KB_TLS_SERVER_MUTUAL,
@@ -57,10 +58,18 @@ static int open_tls(struct kb_daemon *d, struct kb_err *err)
 			.key_pem = kb_buf_cstr(&key),
 			.is_allowed = is_allowed,
 			.ctx = d};
-		r = kb_tls_config_create(&o, &d->listeners[KB_LISTEN_MUTUAL].tls, err);
+		r = kb_tls_config_create(&o, &mutual, err);
 		o.role = KB_TLS_SERVER_ONLY;
 		if (r == 0 && d->o.bearer.port)
-			r = kb_tls_config_create(&o, &d->listeners[KB_LISTEN_BEARER].tls, err);
+			r = kb_tls_config_create(&o, &bearer, err);
+	}
+	if (r == 0) {
+		kb_tls_config_destroy(d->listeners[KB_LISTEN_MUTUAL].tls);
+		kb_tls_config_destroy(d->listeners[KB_LISTEN_BEARER].tls);
+		d->listeners[KB_LISTEN_MUTUAL].tls = mutual;
+		d->listeners[KB_LISTEN_BEARER].tls = bearer;
+	} else {
+		kb_tls_config_destroy(mutual);
 	}
 	kb_wipe(&key);
 	kb_buf_finish(&cert);
@@ -120,6 +129,7 @@ static void on_tick(uv_timer_t *t)
 		kb_conn_tick(c, now);
 	kb_pool_tick(d, now);
 	kb_upload_tick(d, now);
+	kb_names_tick(d, now);
 	if (d->is_stopping && (now >= d->stop_by_ms || d->n_conns == 0))
 		close_all(d);
 }
@@ -178,7 +188,7 @@ static int open_rest(struct kb_daemon *d, struct kb_err *err)
 	if (r == 0 && d->o.roots)
 		r = trust(d, err);
 	if (r == 0)
-		r = open_tls(d, err);
+		r = kb_daemon_open_tls(d, err);
 	d->models.state = d->state;
 	return r ? r : open_listeners(d, err);
 }

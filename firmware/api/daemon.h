@@ -22,14 +22,20 @@ struct kb_options {
 	uint32_t speculate;               // or KB_ENGINES_CHOICE
 	struct kb_address listen, bearer; // bearer.port 0: off
 	uint32_t kv_tokens, max_seqs, max_engines, client_requests, client_rate;
-	uint32_t hurry;    // tests: all time limits divided by this
-	const char *roots; // a chain of roots to trust; NULL: who is trusted already, if anybody
-	const char *tpm;   // that counts changes of the state (storage/epoch.h); NULL: none does
-	const char *adopt; // a file whose presence says that disk and TPM belong together; may be NULL
-	const char *boot;  // what this start is (kotobako-boot); NULL: this box has no slots for systems
-	uint32_t patience; // slow machines: what an engine may take, multiplied by this
-	const char *names[KB_X509_SERVER_NAMES_MAX - 8];
+	uint32_t hurry;      // tests: all time limits divided by this
+	const char *roots;   // a chain of roots to trust; NULL: who is trusted already, if anybody
+	const char *tpm;     // that counts changes of the state (storage/epoch.h); NULL: none does
+	const char *adopt;   // a file whose presence says that disk and TPM belong together; may be NULL
+	const char *boot;    // what this start is (kotobako-boot); NULL: this box has no slots for systems
+	const char *network; // settings that kotobako-net makes so; NULL: this machine's network is not ours
+	uint32_t patience;   // slow machines: what an engine may take, multiplied by this
+	const char *names[KB_X509_SERVER_NAMES_MAX - 24]; // the rest: what names.c finds by itself
 	uint32_t n_names;
+};
+
+struct kb_names {
+	size_t n, first_address; // from there on: addresses of this machine that others may reach
+	char text[KB_X509_SERVER_NAMES_MAX][256];
 };
 
 enum kb_listener_kind { KB_LISTEN_MUTUAL, KB_LISTEN_BEARER, KB_LISTEN_ADMIN, KB_LISTENERS };
@@ -54,6 +60,8 @@ struct kb_daemon {
 	uv_signal_t on_term, on_int, on_hup;
 	struct kb_state *state;
 	struct kb_buf ca_key, ca_cert;
+	struct kb_names names; // of the server's certificate as it is
+	uint64_t names_ms;     // when they were looked at last
 	struct kb_listener listeners[KB_LISTENERS];
 	struct kb_conn *conns;
 	uint32_t n_conns, n_handshaking, n_admin, n_running;
@@ -78,12 +86,19 @@ static inline uint64_t kb_daemon_ms(const struct kb_daemon *d, uint64_t ms)
 
 // daemon.c
 KB_MUST_CHECK int kb_daemon_open(struct kb_daemon *d, struct kb_err *err);
+// Reads or makes the certificates and takes them into use; connections go on with what they began with.
+KB_MUST_CHECK int kb_daemon_open_tls(struct kb_daemon *d, struct kb_err *err);
 void kb_daemon_run(struct kb_daemon *d); // until SIGTERM or SIGINT has been served
 void kb_daemon_close(struct kb_daemon *d);
 
 // listen.c
 KB_MUST_CHECK int kb_listener_open(struct kb_daemon *d, enum kb_listener_kind kind, struct kb_err *err);
 void kb_listener_close(struct kb_listener *l);
+
+// names.c: by what names and addresses clients come. With a listener on all addresses these are the machine's, which
+// change where DHCP gives them: the tick sees to a new certificate then (and to one in time before the old one ends).
+void kb_names_collect(const struct kb_daemon *d, struct kb_names *ret);
+void kb_names_tick(struct kb_daemon *d, uint64_t now_ms);
 
 // ca.c: the authority and the server's certificate in STATE/ca (0700, files 0600), made when missing; the server's
 // is made anew when its names do not fit any more. Keys are files, not rows of state.mdb: a backup of the one does

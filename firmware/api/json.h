@@ -20,5 +20,8 @@ void kb_json_str(struct kb_json *j, const char *data, size_t len);
 void kb_json_cstr(struct kb_json *j, const char *text);
 // A number; infinities become -9999 (as OpenAI does), NaN 0.
 void kb_json_float(struct kb_json *j, double v);
+struct kb_daemon;
+// "addresses":[...]: where this box is to be reached (names.c).
+void kb_print_addresses(const struct kb_daemon *d, struct kb_json *j);
 // Bytes as whole UTF-8 with U+FFFD in place of others; *ret_chars code points.
 KB_MUST_CHECK int kb_utf8_clean(struct kb_buf *out, const char *data, size_t len, size_t *ret_chars);

@@ -84,6 +84,8 @@ static const struct option {
 		"where this file is, the TPM's counter is taken as it is, and the file removed"},
 	{"--boot", "FILE", parse_text, AT(boot),
 		"what this start is, as kotobako-boot wrote it: systems may be uploaded (none)"},
+	{"--network", "FILE", parse_text, AT(network),
+		"settings of this machine's network, which kotobako-net makes so: administrators may change them (none)"},
 	{"--patience", "N", parse_count, AT(patience),
 		"multiplies the times that an engine may take; for slow machines (1)"},
 	{"--hurry", "N", parse_count, AT(hurry), NULL},

@@ -33,6 +33,8 @@ static const struct route {
 	{"POST", "/admin/reload", ON_ADMIN, KB_ENDPOINT_ADMIN, false, kb_handle_admin_reload},
 	{"GET", "/admin/system", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_system},
 	{"POST", "/admin/system/rollback", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_system_rollback},
+	{"GET", "/admin/network", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_network},
+	{"POST", "/admin/network", ON_UPLOAD, KB_ENDPOINT_ADMIN, true, kb_handle_network_set},
 	{"POST", "/admin/uploads", ON_UPLOAD, KB_ENDPOINT_ADMIN, true, kb_handle_upload_begin},
 	{"GET", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_offset},
 	{"PATCH", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_piece},

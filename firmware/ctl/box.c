@@ -91,6 +91,27 @@ int kb_ctl_admin_open(const struct kb_ctl *ctl, struct kb_http_client **ret)
 	return r ? kb_ctl_fail(KB_CTL_FAILED, "%s", err.text) : KB_CTL_OK;
 }
 
+static bool wants_admin(const struct kb_ctl *ctl)
+{
+	if (ctl->has_state)
+		return true;
+	if (ctl->has_client || ctl->box)
+		return false;
+	char *path = kb_ctl_path(ctl->state, "admin.sock");
+	bool exists = path && access(path, F_OK) == 0;
+	free(path);
+	return exists;
+}
+
+/* see box.h */
+int kb_ctl_either_open(const struct kb_ctl *ctl, struct kb_http_client **ret, bool *ret_is_admin)
+{
+	const bool is_admin = wants_admin(ctl);
+	if (ret_is_admin)
+		*ret_is_admin = is_admin;
+	return is_admin ? kb_ctl_admin_open(ctl, ret) : kb_ctl_box_open(ctl, ret);
+}
+
 static const char *status_meaning(int status)
 {
 	static const struct {

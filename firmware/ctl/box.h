@@ -20,6 +20,9 @@ KB_MUST_CHECK int kb_ctl_box_where(const struct kb_ctl *ctl, struct kb_ctl_where
 // These print what went wrong and return the exit status. *ret is destroyed by the caller.
 KB_MUST_CHECK int kb_ctl_box_open(const struct kb_ctl *ctl, struct kb_http_client **ret);
 KB_MUST_CHECK int kb_ctl_admin_open(const struct kb_ctl *ctl, struct kb_http_client **ret);
+// The admin socket where it is meant (--state) or there; else the box as this client sees it. *ret_is_admin may be
+// NULL.
+KB_MUST_CHECK int kb_ctl_either_open(const struct kb_ctl *ctl, struct kb_http_client **ret, bool *ret_is_admin);
 // A whole JSON answer; body may be NULL. *ret_doc: yyjson_doc_free().
 KB_MUST_CHECK int kb_ctl_call(
 	struct kb_http_client *c, const char *method, const char *path, const char *body, yyjson_doc **ret_doc);

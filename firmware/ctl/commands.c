@@ -77,6 +77,14 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_LISTEN] = {"listen", KB_CTL_TEXT, "ADDRESS:PORT", "serve: where (127.0.0.1:8444)", 0, 0},
 	{0},
 };
+static const struct kb_ctl_option network_options[] = {
+	[KB_NETWORK_GATEWAY] = {"gateway", KB_CTL_TEXT, "ADDRESS", "set: who leads out of the network (nobody)", 0, 0},
+	[KB_NETWORK_TIME] = {"time", KB_CTL_TEXT, "ADDRESS,...", "set: NTP servers; none: what DHCP names (as it was)", 0,
+		0},
+	[KB_NETWORK_NAME] = {"name", KB_CTL_TEXT, "NAME", "set: it is NAME.local; none: one of its own (as it was)", 0, 0},
+	[KB_NETWORK_JSON] = {"json", KB_CTL_FLAG, NULL, "as JSON", 0, 0},
+	{0},
+};
 static const struct kb_ctl_option os_options[] = {
 	[KB_OS_BOARD] = {"board", KB_CTL_TEXT, "NAME", "build: which board it is for", 0, 0},
 	[KB_OS_VERSION] = {"version", KB_CTL_COUNT, "N", "build: counts up, from 1", 1, NO_LIMIT},
@@ -222,6 +230,11 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"rollback: tries the system before in the same way.\n"
 		"settle, armed, check, proven, failed: for the box itself.",
 		os_options, 1, 2, kb_ctl_os},
+	{"network", "[set dhcp | set ADDRESS/PREFIX | load FILE]", "the box's addresses, name and time servers",
+		"Without words: what is set and where the box is. set: by DHCP, or a fixed address; the box is there within "
+		"seconds, and its certificate names the address. load: rows of a file, as a stick brings them. Of the box that "
+		"this client is paired with, as its administrator, or of this machine if it is one.",
+		network_options, 0, 2, kb_ctl_network},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "

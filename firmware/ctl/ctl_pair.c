@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+// DHCP asks five seconds around whether an address is free; the daemon looks every five.
+enum { ADDRESS_WAIT_MS = 20000, ADDRESS_LOOK_MS = 500 };
+
 // {"name": name, "csr": csr, "admin": true}; csr may be NULL. free() it.
 static char *pair_body(const char *name, const char *csr, bool is_admin)
 {
@@ -104,18 +107,34 @@ static int certify(const struct kb_ctl *ctl, const char *directory, const char *
 	return status;
 }
 
+// The daemon's status; where it keeps the machine's network, once there is an address or it takes too long.
+static int status_with_address(const struct kb_ctl *ctl, yyjson_doc **ret)
+{
+	for (int left_ms = ADDRESS_WAIT_MS;; left_ms -= ADDRESS_LOOK_MS) {
+		struct kb_http_client *admin = NULL;
+		int status = kb_ctl_admin_open(ctl, &admin);
+		if (status == 0)
+			status = kb_ctl_call(admin, "GET", "/admin/status", NULL, ret);
+		kb_http_client_destroy(admin);
+		yyjson_val *root = yyjson_doc_get_root(*ret);
+		if (status || left_ms <= 0 || !yyjson_get_bool(yyjson_obj_get(root, "keeps_network")) ||
+			yyjson_arr_size(yyjson_obj_get(root, "addresses")) > 0)
+			return status;
+		yyjson_doc_free(*ret);
+		*ret = NULL;
+		nanosleep(&(struct timespec){.tv_nsec = ADDRESS_LOOK_MS * 1000000L}, NULL);
+	}
+}
+
 // Where the daemon says that it listens, as seen from this machine: "ADDRESS:PORT", an IPv6 address without brackets.
 static int where_it_listens(const struct kb_ctl *ctl, struct kb_ctl_where *ret)
 {
-	struct kb_http_client *admin = NULL;
 	yyjson_doc *doc = NULL;
-	int status = kb_ctl_admin_open(ctl, &admin);
-	if (status == 0)
-		status = kb_ctl_call(admin, "GET", "/admin/status", NULL, &doc);
-	kb_http_client_destroy(admin);
+	int status = status_with_address(ctl, &doc);
 	if (status)
 		return status;
 	const char *listen = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "listen"));
+	const char *address = yyjson_get_str(yyjson_arr_get_first(yyjson_obj_get(yyjson_doc_get_root(doc), "addresses")));
 	const char *colon = listen ? strrchr(listen, ':') : NULL;
 	size_t len = colon ? (size_t)(colon - listen) : 0;
 	unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
@@ -124,7 +143,9 @@ static int where_it_listens(const struct kb_ctl *ctl, struct kb_ctl_where *ret)
 		ret->port = (uint16_t)port;
 	}
 	bool is_any = strcmp(ret->host, "0.0.0.0") == 0 || strcmp(ret->host, "::") == 0;
-	if (is_any) {
+	if (is_any && address && strlen(address) < sizeof ret->host) {
+		snprintf(ret->host, sizeof ret->host, "%s", address);
+	} else if (is_any) {
 		snprintf(ret->host, sizeof ret->host, strchr(ret->host, ':') ? "::1" : "127.0.0.1");
 		fprintf(stderr, "for a client on another machine give --box NAME, as the box's certificate has it\n");
 	}

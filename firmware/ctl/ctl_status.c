@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static void print_value(yyjson_val *v)
 {
@@ -44,25 +43,12 @@ static void print_tree(const char *prefix, yyjson_val *v, int depth)
 	}
 }
 
-// The admin socket where it is meant or there; else the box as this client sees it.
-static bool wants_admin(const struct kb_ctl *ctl)
-{
-	if (ctl->has_state)
-		return true;
-	if (ctl->has_client || ctl->box)
-		return false;
-	char *path = kb_ctl_path(ctl->state, "admin.sock");
-	bool exists = path && access(path, F_OK) == 0;
-	free(path);
-	return exists;
-}
-
 int kb_ctl_status(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 {
 	struct kb_http_client *c = NULL;
 	yyjson_doc *doc = NULL;
-	bool is_admin = wants_admin(ctl);
-	int status = is_admin ? kb_ctl_admin_open(ctl, &c) : kb_ctl_box_open(ctl, &c);
+	bool is_admin = false;
+	int status = kb_ctl_either_open(ctl, &c, &is_admin);
 	if (status == 0)
 		status = kb_ctl_call(c, "GET", is_admin ? "/admin/status" : "/healthz", NULL, &doc);
 	kb_http_client_destroy(c);

@@ -1,8 +1,7 @@
 // PID 1 of the box. One static program, run twice: in the initrd it opens the verified root (dm-verity over erofs) and
-// moves into it; there it mounts what is writable, loads the board's modules, sets up the network and keeps the
-// services of /etc/kotobako/services running until the power button.
-// It reads only what the signed command line and the verified root say; what comes from outside (a stick, the network)
-// is parsed by services under a user of their own.
+// moves into it; there it mounts what is writable, loads the board's modules, sees to the clock and keeps the services
+// of /etc/kotobako/services running until the power button. It reads only what the signed command line and the verified
+// root say; what comes from outside (a stick, the network) is parsed by services under a user of their own.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,7 +9,7 @@
 #include <sys/types.h>
 
 enum {
-	KB_INIT_SERVICES_MAX = 12,  // rows of /etc/kotobako/services
+	KB_INIT_SERVICES_MAX = 20,  // rows of /etc/kotobako/services
 	KB_INIT_ARGS_MAX = 24,      // words of a service's command
 	KB_INIT_TEXT_MAX = 8192,    // bytes of a table or of the kernel's command line
 	KB_INIT_HASH_HEX = 64,      // SHA-256 in hexadecimal
@@ -27,6 +26,8 @@ enum kb_when {
 	KB_WHEN_CLAIM,  // once, when a prepared stick comes and the box has no client yet
 	KB_WHEN_STICK,  // when a stick comes that has a certain folder
 	KB_WHEN_FILE,   // when a file appears; it must be gone afterwards
+	KB_WHEN_ON,     // once at the start, and once more whenever a file was replaced, came or went
+	KB_WHEN_WITH,   // as long as a file is there; ended and started again when it is replaced
 	KB_WHEN_TRIAL,  // once, when services run, where the system that runs is on trial
 };
 
@@ -39,17 +40,20 @@ struct kb_service {
 	char *name;
 	uid_t uid;
 	enum kb_when when;
-	const char *folder; // of KB_WHEN_STICK: on the stick, below kotobako/; of KB_WHEN_FILE: the path; else ""
+	const char *folder; // of KB_WHEN_STICK: on the stick, below kotobako/; of those with a file: its path; else ""
 	uint64_t seen[KB_INIT_STICKS];    // disks that it had its turn with, by the kernel's number of them
 	char *argv[KB_INIT_ARGS_MAX + 1]; // NULL behind the last
 	// The supervisor's.
 	pid_t pid;            // 0: does not run
+	uint64_t mark;        // which file it was started for, by kb_init_file_mark()
+	int64_t stop_by;      // it was asked to end; when it must have
 	unsigned failures;    // ends in a row, forgotten after a minute of running
 	int64_t started, due; // ms of CLOCK_BOOTTIME
 };
 
-// Rows NAME UID always|claim|stick:FOLDER|file:PATH|trial COMMAND ARG..., # begins a comment. Cuts text into words
-// where it lies; ret points into it. Returns the number of rows, or -1 and the number of the wrong line in *ret_line.
+// Rows NAME UID always|claim|trial|stick:FOLDER|file:PATH|on:PATH|with:PATH COMMAND ARG..., # begins a comment. Cuts
+// text into words where it lies; ret points into it. Returns the number of rows, or -1 and the number of the wrong line
+// in *ret_line.
 int kb_init_parse_services(char *text, struct kb_service ret[KB_INIT_SERVICES_MAX], unsigned *ret_line);
 
 // The value of KEY=VALUE among the words of text (the kernel's command line), the last one if there are several.
@@ -66,9 +70,6 @@ int kb_init_parse_verity(const char *text, struct kb_verity *ret);
 // The parameters of the kernel's verity target (Documentation/admin-guide/device-mapper/verity.rst). A block that does
 // not fit its hash ends in a panic: there is nothing to fall back on inside a running root.
 int kb_init_verity_table(const struct kb_verity *v, const char *device, char *ret, size_t size);
-
-// ADDRESS/PREFIX of IPv4, host byte order. Returns -1 where it is not one.
-int kb_init_parse_address(const char *text, uint32_t *ret_address, uint32_t *ret_mask);
 
 // The ports that /proc/net/tcp or tcp6 says are listened on, into ret[n_max], each once; those that ret holds already
 // (n of them) stay. Returns how many there are then.
@@ -108,7 +109,13 @@ int kb_init_find_partition(const char *name, int wait_ms, char *ret, size_t size
 int kb_init_open_verity(const struct kb_verity *v, const char *device);
 // Whether somebody takes connections at a unix socket.
 bool kb_init_listens(const char *path);
-int kb_init_network(const char *interface, const char *address, const char *gateway);
+int kb_init_loopback_up(void);
+// A number for the file that lies at path now: another one when it was replaced or written; 0: there is none.
+uint64_t kb_init_file_mark(const char *path);
+// The clock is never earlier than the image, nor than when the box last kept the time (a board's battery is often
+// empty). Returns the seconds that it was put forward, 0 where it was right.
+int64_t kb_init_clock_floor(void);
+void kb_init_clock_keep(void); // notes the time for the next start
 
 // trial.c. A system on trial says how far it came in a variable of the firmware, for the old one to read if it does not
 // come further. line: the kernel's command line. Whether this is one: open says so.

@@ -161,20 +161,11 @@ static int settle(void)
 	return 0;
 }
 
-static void network(const char *line)
+static void see_to_clock(void)
 {
-	char text[128];
-	if (kb_init_option(line, "kb.net", text, sizeof text) < 0) {
-		kb_init_say("no kb.net= on the command line: the network stays down");
-		return;
-	}
-	char *gateway = strchr(text, ',');
-	if (gateway)
-		*gateway++ = 0;
-	if (kb_init_network("eth0", text, gateway ? gateway : ""))
-		kb_init_say("network %s: %s", text, strerror(errno));
-	else
-		kb_init_say("stage network: eth0 %s", text);
+	const int64_t forward = kb_init_clock_floor();
+	if (forward)
+		kb_init_say("the clock was %lld s behind what this box has seen: it was put forward", (long long)forward);
 }
 
 void kb_init_stage_root(void)
@@ -199,11 +190,12 @@ void kb_init_stage_root(void)
 		kb_init_die("/etc/kotobako/services: %s", strerror(errno));
 	int n = kb_init_parse_services(text, services, &wrong);
 	if (n <= 0)
-		kb_init_die("/etc/kotobako/services:%u is not NAME UID always|stick COMMAND", wrong);
+		kb_init_die("/etc/kotobako/services:%u is not NAME UID WHEN COMMAND", wrong);
 	if (kb_init_read("/proc/cmdline", line, sizeof line) < 0)
 		line[0] = 0;
 	kb_init_trial_open(line);
 	mount_state(services[0].uid);
+	see_to_clock();
 	// What kotobako-disk may have left for it.
 	mkdir("/run/kotobako", 0755);
 	if (chown("/run/kotobako", services[0].uid, services[0].uid))
@@ -212,7 +204,8 @@ void kb_init_stage_root(void)
 	if (chown("/dev/tpmrm0", services[0].uid, services[0].uid) && errno != ENOENT)
 		kb_init_say("/dev/tpmrm0: %s", strerror(errno));
 	const int trial_s = settle();
-	network(line);
+	if (kb_init_loopback_up())
+		kb_init_say("lo: %s", strerror(errno));
 	kb_init_mark("its services started, it did not prove itself");
 	kb_init_supervise(services, n, trial_s);
 }

@@ -1,13 +1,11 @@
-// What PID 1 asks of the kernel: files, modules, partitions, the verified root, one network interface. See init.h.
+// What PID 1 asks of the kernel: files, modules, partitions, the verified root, the clock. See init.h.
 #include "firmware/init/init.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
 #include <net/if.h>
-#include <net/route.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +17,9 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+// Files whose times are floors of the clock: one in the verified root, which has the image's time, and one of our own.
+static const char image_time[] = "/etc/kotobako/services", kept_time[] = "/state/clock";
 
 int64_t kb_init_now(void)
 {
@@ -186,12 +187,6 @@ bool kb_init_listens(const char *path)
 	return is_there;
 }
 
-static void set_address(struct sockaddr *ret, uint32_t address)
-{
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address)};
-	memcpy(ret, &in, sizeof in);
-}
-
 static int interface_up(int fd, const char *interface)
 {
 	struct ifreq r = {0};
@@ -202,31 +197,47 @@ static int interface_up(int fd, const char *interface)
 	return ioctl(fd, SIOCSIFFLAGS, &r);
 }
 
-int kb_init_network(const char *interface, const char *address, const char *gateway)
+int kb_init_loopback_up(void)
 {
-	uint32_t own, mask, via, unused;
-	char text[32];
-	if (kb_init_parse_address(address, &own, &mask))
-		return -1;
-	snprintf(text, sizeof text, "%.18s/32", gateway);
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -1;
-	struct ifreq r = {0};
-	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", interface);
-	int bad = interface_up(fd, "lo");
-	set_address(&r.ifr_addr, own);
-	bad = bad || ioctl(fd, SIOCSIFADDR, &r);
-	set_address(&r.ifr_netmask, mask);
-	bad = bad || ioctl(fd, SIOCSIFNETMASK, &r) || interface_up(fd, interface);
-	if (!bad && *gateway) {
-		struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-		bad = kb_init_parse_address(text, &via, &unused);
-		set_address(&route.rt_dst, 0);
-		set_address(&route.rt_genmask, 0);
-		set_address(&route.rt_gateway, via);
-		bad = bad || ioctl(fd, SIOCADDRT, &route);
-	}
-	close(fd);
-	return bad ? -1 : 0;
+	int r = fd < 0 ? -1 : interface_up(fd, "lo");
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+uint64_t kb_init_file_mark(const char *path)
+{
+	struct stat s;
+	if (stat(path, &s))
+		return 0;
+	const uint64_t ns = (uint64_t)s.st_mtim.tv_sec * UINT64_C(1000000000) + (uint64_t)s.st_mtim.tv_nsec;
+	return (ns ^ (uint64_t)s.st_ino << 32) | 1;
+}
+
+int64_t kb_init_clock_floor(void)
+{
+	static const char *const times[] = {image_time, kept_time};
+	struct timespec now;
+	time_t least = 0;
+	struct stat s;
+	for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+		if (stat(times[i], &s) == 0 && s.st_mtime > least)
+			least = s.st_mtime;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (now.tv_sec >= least)
+		return 0;
+	const struct timespec to = {.tv_sec = least};
+	if (clock_settime(CLOCK_REALTIME, &to))
+		kb_init_say("the clock: %s", strerror(errno));
+	return least - now.tv_sec;
+}
+
+void kb_init_clock_keep(void)
+{
+	int fd = open(kept_time, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || futimens(fd, NULL))
+		kb_init_say("%s: %s", kept_time, strerror(errno));
+	if (fd >= 0)
+		close(fd);
 }

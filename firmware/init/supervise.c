@@ -21,6 +21,7 @@ enum {
 	STOP_MS = 10000,            // between SIGTERM and SIGKILL at power-off
 	CLAIM_MS = 30 * 60000,      // a stick may pair this long after power-on
 	STICK_TRIES_MS = 2000,      // between looks for a stick
+	CLOCK_MS = 3600000,         // between notes of the time: what an empty battery loses at most
 	SOCKETS_TEXT_MAX = 1 << 18, // bytes of /proc/net/tcp: some 1700 connections
 };
 
@@ -55,6 +56,8 @@ static _Noreturn void run(const struct kb_service *s)
 static void start(struct kb_service *s)
 {
 	s->started = kb_init_now();
+	s->stop_by = 0;
+	s->mark = kb_init_file_mark(s->folder);
 	s->pid = fork();
 	if (s->pid == 0)
 		run(s);
@@ -94,11 +97,14 @@ static void ended(struct kb_service *s, int status)
 	int64_t now = kb_init_now();
 	say_end(s, status);
 	s->pid = 0;
-	s->failures = now - s->started > STEADY_MS ? 1 : s->failures + 1;
+	// One that was asked to end is to begin anew at once.
+	s->failures = s->stop_by ? 0 : now - s->started > STEADY_MS ? 1 : s->failures + 1;
 	s->due = now + kb_init_backoff(s->failures);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KB_INIT_EXIT_RESTART)
 		wants_restart = true;
 	bool is_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (s->when == KB_WHEN_ON && is_good) // until the file changes
+		s->failures = 0;
 	if (s->when == KB_WHEN_TRIAL && is_good) {
 		kb_init_say("stage proven: this system starts by itself from now on");
 		trial_until = 0;
@@ -145,13 +151,29 @@ static bool is_due(struct kb_service *s, int64_t now, bool may_look)
 		return false;
 	if (s->when == KB_WHEN_ALWAYS)
 		return true;
-	if (s->when == KB_WHEN_FILE)
+	if (s->when == KB_WHEN_FILE || s->when == KB_WHEN_WITH)
 		return access(s->folder, F_OK) == 0;
+	if (s->when == KB_WHEN_ON)
+		return !s->started || s->failures > 0 || s->mark != kb_init_file_mark(s->folder);
 	if (s->when == KB_WHEN_TRIAL)
 		return trial_until && !s->started && kb_init_listens(admin);
 	if (s->when == KB_WHEN_CLAIM && (now > CLAIM_MS || access(claimed, F_OK) == 0))
 		return false;
 	return may_look && kb_init_stick_mount(s);
+}
+
+// A service that runs for the sake of a file ends with it.
+static void follow_file(struct kb_service *s, int64_t now)
+{
+	if (!s->pid || s->when != KB_WHEN_WITH)
+		return;
+	if (s->stop_by && now > s->stop_by)
+		kill(s->pid, SIGKILL);
+	if (s->stop_by || s->mark == kb_init_file_mark(s->folder))
+		return;
+	kb_init_say("service %s: %s has changed", s->name, s->folder);
+	kill(s->pid, SIGTERM);
+	s->stop_by = now + STOP_MS;
 }
 
 // For whoever looks at the console, and for the test that there is one port and no other.
@@ -212,6 +234,7 @@ static _Noreturn void leave(struct kb_service *services, int n, bool is_restart)
 		say_listeners();
 	kb_init_say(is_restart ? "stage restart" : "stage power-off");
 	stop_all(services, n);
+	kb_init_clock_keep();
 	sync();
 	if (umount2("/state", 0))
 		kb_init_say("/state: %s", strerror(errno));
@@ -222,16 +245,22 @@ static _Noreturn void leave(struct kb_service *services, int n, bool is_restart)
 
 void kb_init_supervise(struct kb_service *services, int n, int trial_s)
 {
-	int64_t stick_at = 0, now = kb_init_now();
+	int64_t stick_at = 0, clock_at = 0, now = kb_init_now();
 	trial_until = trial_s ? now + trial_s * INT64_C(1000) : 0;
 	kb_init_say("stage services: %d rows, %d power buttons", n, kb_init_button_open());
 	while (!wants_restart && !is_trial_over(now)) {
 		kb_init_watchdog_feed();
 		reap(services, n);
 		const bool may_look = now >= stick_at && !trial_until && (has_stick(services, n) || kb_init_listens(admin));
-		for (int i = 0; i < n; i++)
+		for (int i = 0; i < n; i++) {
+			follow_file(&services[i], now);
 			if (is_due(&services[i], now, may_look && !has_stick(services, n)))
 				start(&services[i]);
+		}
+		if (now >= clock_at) {
+			kb_init_clock_keep();
+			clock_at = now + CLOCK_MS;
+		}
 		stick_at = now >= stick_at ? now + STICK_TRIES_MS : stick_at;
 		if (kb_init_button_pressed(TICK_MS))
 			leave(services, n, false);

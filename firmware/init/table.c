@@ -26,21 +26,27 @@ static int parse_number(const char *text, uint64_t max, uint64_t *ret)
 	return errno || *text < '0' || *text > '9' || *end || *ret > max ? -1 : 0;
 }
 
-// always, claim, trial, stick:FOLDER, file:PATH
+// always, claim, trial, stick:FOLDER, file:PATH, on:PATH, with:PATH
 static int parse_when(char *when, struct kb_service *ret)
 {
-	static const char stick[] = "stick:", file[] = "file:", plain[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+	static const char stick[] = "stick:", plain[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+	static const struct {
+		const char *word;
+		enum kb_when when;
+	} files[] = {{"file:", KB_WHEN_FILE}, {"on:", KB_WHEN_ON}, {"with:", KB_WHEN_WITH}};
 	ret->folder = "";
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+		if (strncmp(when, files[i].word, strlen(files[i].word)) == 0) {
+			ret->when = files[i].when;
+			ret->folder = when + strlen(files[i].word);
+			return ret->folder[0] == '/' ? 0 : -1;
+		}
 	if (strcmp(when, "always") == 0) {
 		ret->when = KB_WHEN_ALWAYS;
 	} else if (strcmp(when, "claim") == 0) {
 		ret->when = KB_WHEN_CLAIM;
 	} else if (strcmp(when, "trial") == 0) {
 		ret->when = KB_WHEN_TRIAL;
-	} else if (strncmp(when, file, sizeof file - 1) == 0) {
-		ret->when = KB_WHEN_FILE;
-		ret->folder = when + sizeof file - 1;
-		return ret->folder[0] == '/' ? 0 : -1;
 	} else if (strncmp(when, stick, sizeof stick - 1) == 0) {
 		ret->when = KB_WHEN_STICK;
 		ret->folder = when + sizeof stick - 1;
@@ -137,37 +143,6 @@ int kb_init_verity_table(const struct kb_verity *v, const char *device, char *re
 	int n = snprintf(ret, size, "1 %s %s 4096 4096 %llu %llu sha256 %s %s 1 panic_on_corruption", device, device,
 		(unsigned long long)v->blocks, (unsigned long long)v->blocks, v->hash, v->salt);
 	return n > 0 && (size_t)n < size ? 0 : -1;
-}
-
-int kb_init_parse_address(const char *text, uint32_t *ret_address, uint32_t *ret_mask)
-{
-	char copy[20];
-	size_t len = strlen(text);
-	if (len >= sizeof copy)
-		return -1;
-	memcpy(copy, text, len + 1);
-	char *slash = strchr(copy, '/');
-	uint64_t prefix, part;
-	if (!slash)
-		return -1;
-	*slash = 0;
-	if (parse_number(slash + 1, 32, &prefix))
-		return -1;
-	*ret_address = 0;
-	char *at = copy;
-	for (int i = 0; i < 4; i++) {
-		char *dot = strchr(at, '.');
-		if (!dot != (i == 3))
-			return -1;
-		if (dot)
-			*dot = 0;
-		if (parse_number(at, 255, &part))
-			return -1;
-		*ret_address = *ret_address << 8 | (uint32_t)part;
-		at = dot ? dot + 1 : at;
-	}
-	*ret_mask = prefix ? UINT32_MAX << (32 - prefix) : 0;
-	return 0;
 }
 
 unsigned kb_init_parse_listeners(const char *text, uint16_t *ret, unsigned n, unsigned n_max)

@@ -15,5 +15,5 @@
 #define KB_TLS_INPUT_MAX (64u << 10)   // ciphertext received and not yet read
 #define KB_TLS_OUTPUT_MAX (512u << 10) // ciphertext made and not yet sent; writers look before they write
 #define KB_TLS_NAME_MAX 64u            // a certificate's common name (X.520 upper bound)
-#define KB_X509_SERVER_NAMES_MAX 32u   // names and addresses in the server's certificate
+#define KB_X509_SERVER_NAMES_MAX 48u   // names and addresses in the server's certificate: 2 KiB of it
 #define KB_X509_PEM_MAX 16384u         // a certificate, key or signing request as PEM

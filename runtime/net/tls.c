@@ -26,13 +26,14 @@ struct kb_tls_config {
 	mbedtls_x509_crt ca, cert;
 	mbedtls_pk_context key;
 	enum kb_tls_role role;
+	unsigned n_users; // connections, and whoever made it
 	bool (*is_allowed)(void *ctx, const struct kb_tls_peer *peer);
 	void *ctx;
 };
 
 struct kb_tls {
 	mbedtls_ssl_context ssl;
-	const struct kb_tls_config *config;
+	struct kb_tls_config *config;
 	struct kb_buf in, out;
 	size_t in_head; // bytes of in already read
 	bool is_ended, is_failed, has_read, has_secret;
@@ -154,6 +155,7 @@ int kb_tls_config_create(const struct kb_tls_options *o, struct kb_tls_config **
 	if (!c)
 		return kb_fail(err, KB_ENOMEM, "setting up TLS: out of memory");
 	c->role = o->role;
+	c->n_users = 1;
 	c->is_allowed = o->is_allowed;
 	c->ctx = o->ctx;
 	mbedtls_ssl_config_init(&c->conf);
@@ -173,7 +175,7 @@ int kb_tls_config_create(const struct kb_tls_options *o, struct kb_tls_config **
 
 void kb_tls_config_destroy(struct kb_tls_config *c)
 {
-	if (!c)
+	if (!c || --c->n_users > 0)
 		return;
 	mbedtls_ssl_config_free(&c->conf);
 	mbedtls_x509_crt_free(&c->ca);
@@ -220,6 +222,7 @@ int kb_tls_create(struct kb_tls_config *c, const char *host, struct kb_tls **ret
 	if (!t)
 		return kb_fail(err, KB_ENOMEM, "opening a TLS connection: out of memory");
 	t->config = c;
+	c->n_users++;
 	mbedtls_ssl_init(&t->ssl);
 	int r = mbedtls_ssl_setup(&t->ssl, &c->conf);
 	if (r == 0 && c->role == KB_TLS_CLIENT)
@@ -240,6 +243,7 @@ void kb_tls_destroy(struct kb_tls *t)
 	if (!t)
 		return;
 	mbedtls_ssl_free(&t->ssl);
+	kb_tls_config_destroy(t->config);
 	kb_buf_finish(&t->in);
 	kb_buf_finish(&t->out);
 	mbedtls_platform_zeroize(t->secret, sizeof t->secret);

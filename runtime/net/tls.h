@@ -35,14 +35,15 @@ struct kb_tls_options {
 	void *ctx;
 };
 
-struct kb_tls_config; // credentials and policy, shared by connections and outliving them
+struct kb_tls_config; // credentials and policy, shared by connections
 struct kb_tls;        // one connection
 
 // Once, before anything else of runtime/net and before threads. Harmless when repeated.
 KB_MUST_CHECK int kb_tls_init(struct kb_err *err);
 
 KB_MUST_CHECK int kb_tls_config_create(const struct kb_tls_options *o, struct kb_tls_config **ret, struct kb_err *err);
-void kb_tls_config_destroy(struct kb_tls_config *c); // NULL is fine
+// Its connections keep what they need of it until the last of them is destroyed. NULL is fine.
+void kb_tls_config_destroy(struct kb_tls_config *c);
 
 // host: what the server's certificate must name (a DNS name or an address); NULL on a server.
 KB_MUST_CHECK int kb_tls_create(struct kb_tls_config *c, const char *host, struct kb_tls **ret, struct kb_err *err);

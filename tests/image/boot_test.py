@@ -19,7 +19,7 @@ from run_image import CLIENT_FILES, fetch_client, free_port  # noqa: E402
 from vm import Vm, make_stick, make_vars, run  # noqa: E402
 
 FIRST_TOKEN_S = 120  # issue 6: from power-on, under software emulation
-STAGES = ("initrd", "verity", "state", "network", "services", "stick", "paired", "models: done")
+STAGES = ("initrd", "verity", "state", "services", "stick", "paired", "models: done")
 NAME = "tiny"
 
 
@@ -81,6 +81,9 @@ def main():
     try:
         if not stages(vm):
             return
+        when = vm.wait_line("net: stage address: eth0 10.0.2.15 by DHCP", 60)
+        check("it has an address by DHCP", when is not None, vm.text()[-900:])
+        print(f"# {when or 0:6.1f} s  address", flush=True)
         text = vm.text()
         check("Secure Boot is on", "Secure Boot is enabled" in text)
         check("the kernel is locked down", "lockdown: none [integrity] confidentiality" in text, text)

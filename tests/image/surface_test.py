@@ -12,9 +12,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from tap import OUT, TMP, check, finish  # noqa: E402
 
 LIMIT_MIB = 350
-OURS = {"kotobako", "kotobako-disk", "kotobako-engine", "kotobako-init", "kotobakod"}
+OURS = {"kotobako", "kotobako-boot", "kotobako-disk", "kotobako-engine", "kotobako-init", "kotobako-net", "kotobakod"}
 DEBIANS = {"systemd-cryptenroll"}  # of Debian's, what opens the disk
-SBIN = {"mke2fs"}
+LINKS = {"kotobako-net-hook"}
+SBIN = {"avahi-daemon", "dhcpcd", "mke2fs"}
 # Names of shells, interpreters and of programs that are one in disguise.
 INTERPRETERS = re.compile(r"^(sh|bash|dash|ash|zsh|ksh|csh|tcsh|fish|busybox|toybox|perl|python|ruby|lua|tclsh|awk|gawk|mawk|"
                           r"sed|ed|vi|vim|gdb|node|php|guile|env|xargs|find|su|sudo|login|getty|agetty)[\d.]*$")

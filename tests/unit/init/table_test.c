@@ -39,10 +39,17 @@ static void knows_when(void **state)
 	struct kb_service s[KB_INIT_SERVICES_MAX];
 	unsigned line;
 	char *copy;
-	assert_int_equal(parse("arm 0 file:/state/os/arm /a\ncheck 0 trial /b", s, &line, &copy), 2);
+	assert_int_equal(
+		parse("arm 0 file:/state/os/arm /a\ncheck 0 trial /b\nnet 0 on:/state/network /c\ndhcp 0 with:/run/x /d", s,
+			&line, &copy),
+		4);
 	assert_int_equal(s[0].when, KB_WHEN_FILE);
 	assert_string_equal(s[0].folder, "/state/os/arm");
 	assert_int_equal(s[1].when, KB_WHEN_TRIAL);
+	assert_int_equal(s[2].when, KB_WHEN_ON);
+	assert_string_equal(s[2].folder, "/state/network");
+	assert_int_equal(s[3].when, KB_WHEN_WITH);
+	assert_string_equal(s[3].folder, "/run/x");
 	free(copy);
 }
 
@@ -144,24 +151,6 @@ static void makes_the_verity_table(void **state)
 		assert_int_equal(kb_init_parse_verity(wrong[i], &v), -1);
 }
 
-static void reads_addresses(void **state)
-{
-	(void)state;
-	uint32_t address, mask;
-	assert_int_equal(kb_init_parse_address("10.0.2.15/24", &address, &mask), 0);
-	assert_int_equal(address, 0x0a00020f);
-	assert_int_equal(mask, 0xffffff00);
-	assert_int_equal(kb_init_parse_address("255.255.255.255/32", &address, &mask), 0);
-	assert_int_equal(mask, 0xffffffff);
-	assert_int_equal(kb_init_parse_address("0.0.0.0/0", &address, &mask), 0);
-	assert_int_equal(mask, 0);
-	static const char *const wrong[] = {"", "/", "10.0.2.15", "10.0.2.15/", "10.0.2.15/33", "10.0.2/24",
-		"10.0.2.256/24", "10.0.2.15.1/24", "10..2.15/24", "a.b.c.d/24", "10.0.2.15/2 4",
-		"255.255.255.255/0000000000032"};
-	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-		assert_int_equal(kb_init_parse_address(wrong[i], &address, &mask), -1);
-}
-
 // Lines as Linux 6.12 writes them.
 static void finds_listeners(void **state)
 {
@@ -203,7 +192,6 @@ int main(void)
 		cmocka_unit_test(refuses_wrong_rows),
 		cmocka_unit_test(finds_options),
 		cmocka_unit_test(makes_the_verity_table),
-		cmocka_unit_test(reads_addresses),
 		cmocka_unit_test(finds_listeners),
 		cmocka_unit_test(waits_longer_each_time),
 	};
