@@ -1,4 +1,5 @@
-// The admin socket's endpoints: pairing, clients, bearer keys, status. Bodies are small JSON objects.
+// For the admin socket and for administrators' clients: pairing, clients, bearer keys, status. Bodies are small JSON
+// objects.
 //   POST /admin/pair            {name, csr, admin} -> {name, certificate, ca, fingerprint, serial}
 //   GET  /admin/clients         -> {clients: [{name, fingerprint, serial, created_s, revoked_s, has_bearer, is_admin}]}
 //   POST /admin/clients/revoke  {name | fingerprint} -> {revoked: [fingerprint], cut: connections}
@@ -48,32 +49,52 @@ static int status_of(int code)
 																		 : 500;
 }
 
-static void pair(struct kb_conn *c, const char *name, const char *csr, bool is_admin)
+/* see conn.h */
+bool kb_issue_client(
+	struct kb_conn *c, const char *name, const char *csr, bool is_admin, struct kb_buf *ret_cert, struct kb_client *ret)
 {
 	struct kb_daemon *d = c->daemon;
-	struct kb_buf cert = {0}, body = {0};
-	struct kb_json j = {.out = &body};
 	struct kb_err err;
-	struct kb_client client = {.created_s = time(NULL), .is_admin = is_admin};
+	char fingerprint[65];
 	struct kb_x509_ca ca = {kb_buf_cstr(&d->ca_key), kb_buf_cstr(&d->ca_cert)};
-	int r = kb_x509_issue_client(&ca, csr, name, &cert, client.fingerprint, client.serial, &err);
+	*ret = (struct kb_client){.created_s = time(NULL), .is_admin = is_admin};
+	int r = kb_x509_issue_client(&ca, csr, name, ret_cert, ret->fingerprint, ret->serial, &err);
 	if (r == 0) {
-		snprintf(client.name, sizeof client.name, "%s", name);
-		r = kb_state_add_client(d->state, &client, &err);
+		snprintf(ret->name, sizeof ret->name, "%s", name);
+		r = kb_state_add_client(d->state, ret, &err);
 	}
 	if (r) {
 		kb_reply_error(c, status_of(r), NULL, r == KB_EEXISTS || r == KB_EARG ? "name" : "csr", "%s", err.text);
-	} else {
-		char fingerprint[65];
-		kb_hex(client.fingerprint, 32, fingerprint);
-		kb_info("admin", "paired \"%s\", fingerprint %.16s", client.name, fingerprint);
-		kb_json_raw(&j, "{\"name\":");
-		kb_json_cstr(&j, client.name);
-		kb_json_raw(&j, ",\"certificate\":");
-		kb_json_str(&j, (const char *)cert.data, cert.len);
-		kb_json_raw(&j, ",\"ca\":");
-		kb_json_str(&j, (const char *)d->ca_cert.data, d->ca_cert.len);
-		kb_json_printf(&j, ",\"fingerprint\":\"%s\",\"serial\":\"%s\"}", fingerprint, client.serial);
+		return false;
+	}
+	kb_hex(ret->fingerprint, 32, fingerprint);
+	kb_info("admin", "paired \"%s\", fingerprint %.16s", ret->name, fingerprint);
+	return true;
+}
+
+/* see json.h */
+void kb_print_client(
+	const struct kb_daemon *d, const struct kb_client *client, const struct kb_buf *cert, struct kb_json *j)
+{
+	char fingerprint[65];
+	kb_hex(client->fingerprint, 32, fingerprint);
+	kb_json_raw(j, "{\"name\":");
+	kb_json_cstr(j, client->name);
+	kb_json_raw(j, ",\"certificate\":");
+	kb_json_str(j, (const char *)cert->data, cert->len);
+	kb_json_raw(j, ",\"ca\":");
+	kb_json_str(j, (const char *)d->ca_cert.data, d->ca_cert.len);
+	kb_json_printf(j, ",\"fingerprint\":\"%s\",\"serial\":\"%s\"", fingerprint, client->serial);
+}
+
+static void pair(struct kb_conn *c, const char *name, const char *csr, bool is_admin)
+{
+	struct kb_buf cert = {0}, body = {0};
+	struct kb_json j = {.out = &body};
+	struct kb_client client;
+	if (kb_issue_client(c, name, csr, is_admin, &cert, &client)) {
+		kb_print_client(c->daemon, &client, &cert, &j);
+		kb_json_raw(&j, "}");
 		kb_reply_json(c, 200, &body, j.error);
 	}
 	kb_buf_finish(&cert);
@@ -81,7 +102,7 @@ static void pair(struct kb_conn *c, const char *name, const char *csr, bool is_a
 
 void kb_handle_admin_pair(struct kb_conn *c)
 {
-	yyjson_doc *doc = read_body(c);
+	yyjson_doc *doc = kb_is_administrator(c) ? read_body(c) : NULL;
 	if (!doc)
 		return;
 	const char *name = text_of(doc, "name"), *csr = text_of(doc, "csr");
@@ -114,6 +135,8 @@ void kb_handle_admin_clients(struct kb_conn *c)
 	struct kb_buf body = {0};
 	struct kb_json j = {.out = &body};
 	struct kb_err err;
+	if (!kb_is_administrator(c))
+		return;
 	kb_json_raw(&j, "{\"clients\":[");
 	int r = kb_state_each_client(c->daemon->state, print_client, &j, &err);
 	kb_json_raw(&j, "]}");
@@ -152,15 +175,34 @@ static int cut_all(struct kb_daemon *d, const uint8_t fingerprint[32])
 	return n;
 }
 
+static int count_administrators(void *ctx, const struct kb_client *client)
+{
+	*(uint32_t *)ctx += client->is_admin && client->revoked_s == 0;
+	return 0;
+}
+
+// Over the network nobody can shut out everybody: on a box without a shell only a factory reset would help. Answers.
+static bool is_last_administrator(struct kb_conn *c, const struct kb_client *client)
+{
+	uint32_t n = 0;
+	struct kb_err err;
+	if (c->kind == KB_LISTEN_ADMIN || !client->is_admin || client->revoked_s ||
+		kb_state_each_client(c->daemon->state, count_administrators, &n, &err) || n > 1)
+		return false;
+	kb_reply_error(
+		c, 409, "last_administrator", "name", "\"%s\" is the only administrator: pair another one first", client->name);
+	return true;
+}
+
 void kb_handle_admin_revoke(struct kb_conn *c)
 {
 	struct kb_client client;
 	struct kb_err err;
 	char fingerprint[65], body[160];
-	yyjson_doc *doc = read_body(c);
+	yyjson_doc *doc = kb_is_administrator(c) ? read_body(c) : NULL;
 	if (!doc)
 		return;
-	if (named_client(c, doc, &client) == 0) {
+	if (named_client(c, doc, &client) == 0 && !is_last_administrator(c, &client)) {
 		int r = kb_state_revoke(c->daemon->state, client.fingerprint, time(NULL), &err);
 		if (r) {
 			kb_reply_error(c, status_of(r), NULL, "", "%s", err.text);
@@ -183,7 +225,7 @@ void kb_handle_admin_bearer(struct kb_conn *c)
 	char key[3 + 64 + 1] = "kb-";
 	struct kb_buf body = {0};
 	struct kb_json j = {.out = &body};
-	yyjson_doc *doc = read_body(c);
+	yyjson_doc *doc = kb_is_administrator(c) ? read_body(c) : NULL;
 	if (!doc)
 		return;
 	if (named_client(c, doc, &client) == 0) {
@@ -250,6 +292,8 @@ void kb_handle_admin_status(struct kb_conn *c)
 	struct kb_daemon *d = c->daemon;
 	struct kb_buf body = {0};
 	struct kb_json j = {.out = &body};
+	if (!kb_is_administrator(c))
+		return;
 	kb_models_scan(&d->models);
 	kb_json_printf(&j, "{\"version\":\"" KB_VERSION "\",\"pid\":%d,\"uptime_s\":%llu,\"listen\":\"%s:%u\"",
 		(int)getpid(), (unsigned long long)((kb_clock_ms() - d->started_ms) / 1000), d->o.listen.host,
@@ -258,6 +302,8 @@ void kb_handle_admin_status(struct kb_conn *c)
 		kb_json_printf(&j, ",\"bearer\":\"%s:%u\"", d->o.bearer.host, d->o.bearer.port);
 	kb_json_raw(&j, ",");
 	kb_print_addresses(d, &j);
+	if (kb_claim_may(d))
+		kb_json_printf(&j, ",\"claim\":{\"code\":\"%s\",\"minutes_left\":%u}", d->claim_code, kb_claim_minutes_left(d));
 	if (d->o.network) // there will be an address, soon after the start
 		kb_json_raw(&j, ",\"keeps_network\":true");
 	kb_json_printf(&j, ",\"connections\":%u,\"running\":%u,\"engine_restarts\":%llu,\"default_model\":", d->n_conns,

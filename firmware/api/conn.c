@@ -32,6 +32,7 @@ static void on_closed(uv_handle_t *h)
 	if (c->kind == KB_LISTEN_ADMIN)
 		d->n_admin--;
 	kb_tls_destroy(c->tls);
+	kb_claim_destroy(c->claim);
 	kb_http_finish(&c->http);
 	kb_wipe(&c->in);
 	kb_buf_finish(&c->out);
@@ -294,6 +295,7 @@ static bool take_tls(struct kb_conn *c, const char *data, size_t len)
 			c->state = KB_CONN_OPEN;
 			c->deadline_ms = in_ms(c, KB_IDLE_MS);
 			c->client = *kb_tls_peer(c->tls);
+			c->kind = kb_tls_is_claim(c->tls) ? KB_LISTEN_CLAIM : c->kind;
 			c->has_client = c->kind == KB_LISTEN_MUTUAL;
 			if (c->has_client && has_too_many(c)) {
 				c->daemon->metrics.connections_refused++;

@@ -37,6 +37,7 @@ struct kb_conn {
 	uint64_t deadline_ms; // 0: none
 	uint64_t progress_ms; // when the socket last took something, or was first given it
 	struct kb_task *task;
+	struct kb_claim *claim; // of KB_LISTEN_CLAIM, between its two messages
 	// the request
 	struct kb_tls_peer client; // of the certificate or the bearer key
 	bool has_client;
@@ -94,6 +95,13 @@ void kb_handle_system(struct kb_conn *c); // system.c
 void kb_handle_system_rollback(struct kb_conn *c);
 void kb_handle_network(struct kb_conn *c); // network.c
 void kb_handle_network_set(struct kb_conn *c);
+void kb_handle_claim_begin(struct kb_conn *c); // claim.c
+void kb_handle_claim_finish(struct kb_conn *c);
+
+// admin.c: a certificate for a request, and the client's row in the state; false: answered why not. *ret_cert is
+// the caller's.
+bool kb_issue_client(struct kb_conn *c, const char *name, const char *csr, bool is_admin, struct kb_buf *ret_cert,
+	struct kb_client *ret);
 // Over TLS only clients that were paired as administrators; the admin socket has asked the kernel already. Answers
 // where not.
 bool kb_is_administrator(struct kb_conn *c);

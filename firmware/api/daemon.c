@@ -57,6 +57,7 @@ int kb_daemon_open_tls(struct kb_daemon *d, struct kb_err *err)
 			.cert_pem = kb_buf_cstr(&cert),
 			.key_pem = kb_buf_cstr(&key),
 			.is_allowed = is_allowed,
+			.may_claim = kb_claim_may,
 			.ctx = d};
 		r = kb_tls_config_create(&o, &mutual, err);
 		o.role = KB_TLS_SERVER_ONLY;
@@ -189,6 +190,8 @@ static int open_rest(struct kb_daemon *d, struct kb_err *err)
 		r = trust(d, err);
 	if (r == 0)
 		r = kb_daemon_open_tls(d, err);
+	if (r == 0)
+		r = kb_claim_open(d, err);
 	d->models.state = d->state;
 	return r ? r : open_listeners(d, err);
 }

@@ -5,6 +5,7 @@
 #include "firmware/api/limiter.h"
 #include "firmware/api/metrics.h"
 #include "firmware/api/models.h"
+#include "net/claim.h"
 #include "net/tls.h"
 #include "net/x509.h"
 #include "storage/state.h"
@@ -28,6 +29,7 @@ struct kb_options {
 	const char *adopt;   // a file whose presence says that disk and TPM belong together; may be NULL
 	const char *boot;    // what this start is (kotobako-boot); NULL: this box has no slots for systems
 	const char *network; // settings that kotobako-net makes so; NULL: this machine's network is not ours
+	uint32_t claim;      // minutes after the machine's start in which a box without clients may be claimed; 0: none
 	uint32_t patience;   // slow machines: what an engine may take, multiplied by this
 	const char *names[KB_X509_SERVER_NAMES_MAX - 24]; // the rest: what names.c finds by itself
 	uint32_t n_names;
@@ -38,7 +40,15 @@ struct kb_names {
 	char text[KB_X509_SERVER_NAMES_MAX][256];
 };
 
-enum kb_listener_kind { KB_LISTEN_MUTUAL, KB_LISTEN_BEARER, KB_LISTEN_ADMIN, KB_LISTENERS };
+// The last is no listener: what a connection of KB_LISTEN_MUTUAL is whose client has no certificate and may claim the
+// box.
+enum kb_listener_kind {
+	KB_LISTEN_MUTUAL,
+	KB_LISTEN_BEARER,
+	KB_LISTEN_ADMIN,
+	KB_LISTENERS,
+	KB_LISTEN_CLAIM = KB_LISTENERS
+};
 
 struct kb_listener {
 	union {
@@ -60,6 +70,8 @@ struct kb_daemon {
 	uv_signal_t on_term, on_int, on_hup;
 	struct kb_state *state;
 	struct kb_buf ca_key, ca_cert;
+	char claim_code[KB_CLAIM_DIGITS + 1]; // claim.c; "": there is none
+	uint32_t claim_failures;
 	struct kb_names names; // of the server's certificate as it is
 	uint64_t names_ms;     // when they were looked at last
 	struct kb_listener listeners[KB_LISTENERS];
@@ -114,6 +126,11 @@ void kb_pool_tick(struct kb_daemon *d, uint64_t now_ms);
 void kb_pool_reload(struct kb_daemon *d); // rescans; idle engines whose image changed leave
 void kb_pool_stop(struct kb_daemon *d);
 void kb_pool_gauges(const struct kb_daemon *d, struct kb_gauges *ret);
+
+// claim.c: the code by which whoever stands before the box becomes its first client, an administrator.
+KB_MUST_CHECK int kb_claim_open(struct kb_daemon *d, struct kb_err *err); // makes it, where there is use for one
+bool kb_claim_may(void *daemon);                                          // whether it is good now
+uint32_t kb_claim_minutes_left(const struct kb_daemon *d);
 
 // upload.c
 void kb_upload_tick(struct kb_daemon *d, uint64_t now_ms);

@@ -23,5 +23,9 @@ void kb_json_float(struct kb_json *j, double v);
 struct kb_daemon;
 // "addresses":[...]: where this box is to be reached (names.c).
 void kb_print_addresses(const struct kb_daemon *d, struct kb_json *j);
+struct kb_client;
+// A new client's name, certificate, authority, fingerprint and serial; the brace is left open (admin.c).
+void kb_print_client(
+	const struct kb_daemon *d, const struct kb_client *client, const struct kb_buf *cert, struct kb_json *j);
 // Bytes as whole UTF-8 with U+FFFD in place of others; *ret_chars code points.
 KB_MUST_CHECK int kb_utf8_clean(struct kb_buf *out, const char *data, size_t len, size_t *ret_chars);

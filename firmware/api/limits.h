@@ -28,6 +28,9 @@
 #define KB_PING_COMMENT_MS 10000        // ": ping" in a silent event stream
 #define KB_REPLY_MAX (64u << 20)        // a whole answer: 8 choices with 20 logprobs a token
 
+// --- claims
+#define KB_CLAIM_TRIES 5u // wrong codes until the daemon starts again: a guess is right once in 100 million
+
 // --- uploads of images
 #define KB_UPLOAD_IDLE_MS 600000     // nothing came for so long: it is given up, and the disk is free again
 #define KB_UPLOAD_TAKE_OVER_MS 60000 // after so long another one may begin in its place

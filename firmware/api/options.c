@@ -86,6 +86,8 @@ static const struct option {
 		"what this start is, as kotobako-boot wrote it: systems may be uploaded (none)"},
 	{"--network", "FILE", parse_text, AT(network),
 		"settings of this machine's network, which kotobako-net makes so: administrators may change them (none)"},
+	{"--claim", "MINUTES", parse_count, AT(claim),
+		"so long after the machine's start its first client may claim it with a code that is said on the console (0)"},
 	{"--patience", "N", parse_count, AT(patience),
 		"multiplies the times that an engine may take; for slow machines (1)"},
 	{"--hurry", "N", parse_count, AT(hurry), NULL},

@@ -10,7 +10,8 @@
 
 #define ON_API (1u << KB_LISTEN_MUTUAL | 1u << KB_LISTEN_BEARER)
 #define ON_ADMIN (1u << KB_LISTEN_ADMIN)
-#define ON_UPLOAD (ON_ADMIN | 1u << KB_LISTEN_MUTUAL) // upload.c asks who it is
+#define ON_CLAIM (1u << KB_LISTEN_CLAIM)
+#define ON_ADMINS (ON_ADMIN | 1u << KB_LISTEN_MUTUAL) // kb_is_administrator() asks who it is
 
 static const struct route {
 	const char *method, *path; // a path that ends in "/" takes one more segment
@@ -25,20 +26,22 @@ static const struct route {
 	{"POST", "/v1/completions", ON_API | ON_ADMIN, KB_ENDPOINT_COMPLETIONS, true, kb_handle_completions},
 	{"GET", "/healthz", ON_API | ON_ADMIN, KB_ENDPOINT_HEALTH, false, kb_handle_health},
 	{"GET", "/metrics", ON_API | ON_ADMIN, KB_ENDPOINT_METRICS, false, kb_handle_metrics},
-	{"POST", "/admin/pair", ON_ADMIN, KB_ENDPOINT_ADMIN, true, kb_handle_admin_pair},
-	{"GET", "/admin/clients", ON_ADMIN, KB_ENDPOINT_ADMIN, false, kb_handle_admin_clients},
-	{"POST", "/admin/clients/revoke", ON_ADMIN, KB_ENDPOINT_ADMIN, true, kb_handle_admin_revoke},
-	{"POST", "/admin/bearer", ON_ADMIN, KB_ENDPOINT_ADMIN, true, kb_handle_admin_bearer},
-	{"GET", "/admin/status", ON_ADMIN, KB_ENDPOINT_ADMIN, false, kb_handle_admin_status},
+	{"POST", "/claim/begin", ON_CLAIM, KB_ENDPOINT_ADMIN, true, kb_handle_claim_begin},
+	{"POST", "/claim/finish", ON_CLAIM, KB_ENDPOINT_ADMIN, true, kb_handle_claim_finish},
+	{"POST", "/admin/pair", ON_ADMINS, KB_ENDPOINT_ADMIN, true, kb_handle_admin_pair},
+	{"GET", "/admin/clients", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_admin_clients},
+	{"POST", "/admin/clients/revoke", ON_ADMINS, KB_ENDPOINT_ADMIN, true, kb_handle_admin_revoke},
+	{"POST", "/admin/bearer", ON_ADMINS, KB_ENDPOINT_ADMIN, true, kb_handle_admin_bearer},
+	{"GET", "/admin/status", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_admin_status},
 	{"POST", "/admin/reload", ON_ADMIN, KB_ENDPOINT_ADMIN, false, kb_handle_admin_reload},
-	{"GET", "/admin/system", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_system},
-	{"POST", "/admin/system/rollback", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_system_rollback},
-	{"GET", "/admin/network", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_network},
-	{"POST", "/admin/network", ON_UPLOAD, KB_ENDPOINT_ADMIN, true, kb_handle_network_set},
-	{"POST", "/admin/uploads", ON_UPLOAD, KB_ENDPOINT_ADMIN, true, kb_handle_upload_begin},
-	{"GET", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_offset},
-	{"PATCH", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_piece},
-	{"DELETE", "/admin/uploads/", ON_UPLOAD, KB_ENDPOINT_ADMIN, false, kb_handle_upload_cancel},
+	{"GET", "/admin/system", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_system},
+	{"POST", "/admin/system/rollback", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_system_rollback},
+	{"GET", "/admin/network", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_network},
+	{"POST", "/admin/network", ON_ADMINS, KB_ENDPOINT_ADMIN, true, kb_handle_network_set},
+	{"POST", "/admin/uploads", ON_ADMINS, KB_ENDPOINT_ADMIN, true, kb_handle_upload_begin},
+	{"GET", "/admin/uploads/", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_upload_offset},
+	{"PATCH", "/admin/uploads/", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_upload_piece},
+	{"DELETE", "/admin/uploads/", ON_ADMINS, KB_ENDPOINT_ADMIN, false, kb_handle_upload_cancel},
 };
 
 static bool is_path(const struct route *r, struct kb_str path)

@@ -77,6 +77,13 @@ static const struct kb_ctl_option image_options[] = {
 	[KB_IMAGE_LISTEN] = {"listen", KB_CTL_TEXT, "ADDRESS:PORT", "serve: where (127.0.0.1:8444)", 0, 0},
 	{0},
 };
+static const struct kb_ctl_option claim_options[] = {
+	[KB_CLAIM_CODE] = {"code", KB_CTL_TEXT, "CODE", "what the box's screen shows (else it is asked for)", 0, 0},
+	[KB_CLAIM_NAME] = {"name", KB_CTL_TEXT, "NAME", "of this client (user@machine)", 0, 0},
+	[KB_CLAIM_OUT] = {"out", KB_CTL_TEXT, "DIR", "write the client's files there (--client)", 0, 0},
+	[KB_CLAIM_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "replace a client's files that are there", 0, 0},
+	{0},
+};
 static const struct kb_ctl_option network_options[] = {
 	[KB_NETWORK_GATEWAY] = {"gateway", KB_CTL_TEXT, "ADDRESS", "set: who leads out of the network (nobody)", 0, 0},
 	[KB_NETWORK_TIME] = {"time", KB_CTL_TEXT, "ADDRESS,...", "set: NTP servers; none: what DHCP names (as it was)", 0,
@@ -235,6 +242,12 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"seconds, and its certificate names the address. load: rows of a file, as a stick brings them. Of the box that "
 		"this client is paired with, as its administrator, or of this machine if it is one.",
 		network_options, 0, 2, kb_ctl_network},
+	{"claim", "", "become the first client of a box, by the code that it shows",
+		"A box without clients shows a code for half an hour after power-on. Whoever sends it first is its "
+		"administrator. "
+		"Neither the code nor the key crosses the network, and who stands between is found out. --box is the address "
+		"that the box shows.",
+		claim_options, 0, 0, kb_ctl_claim},
 	{"pair", "", "make this user a client of the box",
 		"Makes a private key here (it never leaves), has the running kotobakod sign a certificate for it over "
 		"STATE/admin.sock, and writes cert.pem, key.pem, ca.pem and box.json. --box says under which name and port the "

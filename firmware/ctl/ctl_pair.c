@@ -1,16 +1,16 @@
 // kotobako pair, clients, revoke, bearer: who may use the box. All but the key's making is the daemon's work, asked
-// for over its admin socket, which only the state directory's owner can reach.
+// for over its admin socket, which only the state directory's owner can reach, or over TLS by an administrator's
+// client.
 #include "firmware/ctl/box.h"
+#include "firmware/ctl/client_files.h"
 #include "firmware/ctl/text.h"
 #include "net/x509.h"
 
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 // DHCP asks five seconds around whether an address is free; the daemon looks every five.
 enum { ADDRESS_WAIT_MS = 20000, ADDRESS_LOOK_MS = 500 };
@@ -31,78 +31,28 @@ static char *pair_body(const char *name, const char *csr, bool is_admin)
 	return text;
 }
 
-static char *box_text(const struct kb_ctl_where *where, const char *name, const char *fingerprint)
+// An administrator's client makes another one, into another directory, at the box that it is paired with.
+static bool is_elsewhere(const struct kb_ctl *ctl, const char *directory)
 {
-	yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-	yyjson_mut_val *o = yyjson_mut_obj(doc);
-	yyjson_mut_doc_set_root(doc, o);
-	yyjson_mut_obj_add_str(doc, o, "host", where->host);
-	yyjson_mut_obj_add_uint(doc, o, "port", where->port);
-	yyjson_mut_obj_add_str(doc, o, "name", name);
-	yyjson_mut_obj_add_str(doc, o, "fingerprint", fingerprint);
-	char *text = yyjson_mut_write(doc, YYJSON_WRITE_PRETTY_TWO_SPACES, NULL);
-	yyjson_mut_doc_free(doc);
-	return text;
+	return !ctl->has_state && ctl->has_client && kb_ctl_is_paired(ctl->client) && strcmp(directory, ctl->client) != 0;
 }
 
-// user@machine, as far as a certificate may say it.
-static void default_name(char *ret, size_t size)
-{
-	char machine[64] = "localhost";
-	const struct passwd *user = getpwuid(getuid());
-	if (gethostname(machine, sizeof machine - 1))
-		snprintf(machine, sizeof machine, "localhost");
-	snprintf(ret, size, "%.24s@%.38s", user ? user->pw_name : "user", machine);
-	for (char *c = ret; *c; c++)
-		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@", *c))
-			*c = '-';
-}
-
-static int write_in(const char *directory, const char *name, const char *text, unsigned mode, struct kb_err *err)
-{
-	char *path = kb_ctl_path(directory, name);
-	int r = path ? kb_ctl_write_file(path, text, strlen(text), mode, err) : kb_fail(err, KB_ENOMEM, "out of memory");
-	free(path);
-	return r;
-}
-
-static bool is_paired(const char *directory)
-{
-	char *path = kb_ctl_path(directory, KB_CTL_CERT);
-	bool exists = path && access(path, F_OK) == 0;
-	free(path);
-	return exists;
-}
-
-// The daemon's part, then the files; box.json last: it is what the other subcommands look for.
+// The daemon's part, then the files.
 static int certify(const struct kb_ctl *ctl, const char *directory, const char *name, const struct kb_ctl_where *where,
 	const char *key, const char *csr, bool is_admin)
 {
 	struct kb_http_client *admin = NULL;
 	yyjson_doc *doc = NULL;
-	char *body = pair_body(name, csr, is_admin), *box = NULL;
-	int status = body ? kb_ctl_admin_open(ctl, &admin) : kb_ctl_fail(KB_CTL_FAILED, "out of memory");
+	char *body = pair_body(name, csr, is_admin);
+	int status = !body                          ? kb_ctl_fail(KB_CTL_FAILED, "out of memory")
+				 : is_elsewhere(ctl, directory) ? kb_ctl_box_open(ctl, &admin)
+												: kb_ctl_admin_open(ctl, &admin);
 	if (status == 0)
 		status = kb_ctl_call(admin, "POST", "/admin/pair", body, &doc);
 	kb_http_client_destroy(admin);
 	free(body);
-	if (status)
-		return status;
-	yyjson_val *root = yyjson_doc_get_root(doc);
-	const char *cert = yyjson_get_str(yyjson_obj_get(root, "certificate"));
-	const char *ca = yyjson_get_str(yyjson_obj_get(root, "ca"));
-	const char *fingerprint = yyjson_get_str(yyjson_obj_get(root, "fingerprint"));
-	struct kb_err err;
-	if (!cert || !ca || !fingerprint || !(box = box_text(where, name, fingerprint)))
-		status =
-			kb_ctl_fail(KB_CTL_FAILED, "the daemon's answer lacks the certificate: do both programs belong together?");
-	else if (write_in(directory, KB_CTL_KEY, key, 0600, &err) || write_in(directory, KB_CTL_CERT, cert, 0644, &err) ||
-			 write_in(directory, KB_CTL_CA, ca, 0644, &err) || write_in(directory, KB_CTL_BOX, box, 0644, &err))
-		status = kb_ctl_fail(KB_CTL_FAILED, "%s (the box knows \"%s\" now: kotobako revoke it)", err.text, name);
-	else
-		printf("paired as \"%s\" with %s port %u\nfingerprint %s\nfiles in %s\n", name, where->host, where->port,
-			fingerprint, directory);
-	free(box);
+	if (status == 0)
+		status = kb_ctl_keep_client(directory, name, where, key, yyjson_doc_get_root(doc));
 	yyjson_doc_free(doc);
 	return status;
 }
@@ -161,7 +111,7 @@ int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 	struct kb_err err = {0};
 	struct kb_ctl_where where = {"127.0.0.1", KB_CTL_PORT};
 	struct kb_buf key = {0}, csr = {0};
-	default_name(own_name, sizeof own_name);
+	kb_ctl_client_name(own_name, sizeof own_name);
 	if (!name)
 		name = own_name;
 	if (!kb_x509_name_ok(name))
@@ -169,13 +119,17 @@ int kb_ctl_pair(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 			name, KB_TLS_NAME_MAX);
 	if (ctl->box && kb_ctl_parse_box(ctl->box, where.host, sizeof where.host, &where.port))
 		return kb_ctl_fail(KB_CTL_USAGE, "--box %s: it wants HOST or HOST:PORT", ctl->box);
-	if (is_paired(directory) && !args->option[KB_PAIR_REPLACE].is_set)
+	if (kb_ctl_is_paired(directory) && !args->option[KB_PAIR_REPLACE].is_set)
 		return kb_ctl_fail(KB_CTL_FAILED,
 			"%s holds a client's certificate already (--replace replaces it, --out goes elsewhere)", directory);
-	int status = ctl->box ? KB_CTL_OK : where_it_listens(ctl, &where);
+	int status = KB_CTL_OK, r = 0;
+	if (is_elsewhere(ctl, directory) && kb_ctl_box_where(ctl, &where, &err))
+		status = kb_ctl_fail(KB_CTL_FAILED, "%s", err.text);
+	else if (!is_elsewhere(ctl, directory) && !ctl->box)
+		status = where_it_listens(ctl, &where);
 	if (status)
 		return status;
-	int r = kb_tls_init(&err);
+	r = kb_tls_init(&err);
 	if (r == 0)
 		r = kb_ctl_make_directory(directory, &err);
 	if (r == 0)
@@ -197,7 +151,7 @@ static int admin_call(struct kb_ctl *ctl, const char *method, const char *path, 
 	char *body = name ? pair_body(name, NULL, false) : NULL;
 	if (name && !body)
 		return kb_ctl_fail(KB_CTL_FAILED, "out of memory, or the name is not UTF-8");
-	int status = kb_ctl_admin_open(ctl, &admin);
+	int status = kb_ctl_either_open(ctl, &admin, NULL);
 	if (status == 0)
 		status = kb_ctl_call(admin, method, path, body, ret);
 	kb_http_client_destroy(admin);
@@ -238,7 +192,8 @@ int kb_ctl_clients(struct kb_ctl *ctl, const struct kb_ctl_args *args)
 			const char *name = yyjson_get_str(yyjson_obj_get(c, "name"));
 			const char *fingerprint = yyjson_get_str(yyjson_obj_get(c, "fingerprint"));
 			bool is_revoked = number(c, "revoked_s") > 0;
-			printf("%-32s %.16s  paired %s%s%s%s%s\n", name ? name : "?", fingerprint ? fingerprint : "?",
+			printf("%-32s %.16s  paired %s%s%s%s%s\n", name && kb_x509_name_ok(name) ? name : "?",
+				fingerprint && strspn(fingerprint, "0123456789abcdef") == 64 ? fingerprint : "?",
 				day(number(c, "created_s"), created), is_revoked ? "  revoked " : "",
 				is_revoked ? day(number(c, "revoked_s"), revoked) : "",
 				yyjson_get_bool(yyjson_obj_get(c, "has_bearer")) ? "  bearer key" : "",

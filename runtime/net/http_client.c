@@ -52,8 +52,10 @@ int kb_http_client_create(const struct kb_http_target *target, struct kb_http_cl
 	c->bearer = copy(target->bearer);
 	int r = 0;
 	if (!target->unix_path) {
-		struct kb_tls_options o = {
-			.role = KB_TLS_CLIENT, .ca_pem = target->ca_pem, .cert_pem = target->cert_pem, .key_pem = target->key_pem};
+		struct kb_tls_options o = {.role = target->is_claim ? KB_TLS_CLIENT_CLAIM : KB_TLS_CLIENT,
+			.ca_pem = target->ca_pem,
+			.cert_pem = target->cert_pem,
+			.key_pem = target->key_pem};
 		r = target->host ? kb_tls_config_create(&o, &c->config, err) : kb_fail(err, KB_EARG, "no host is given");
 	}
 	if (r) {
@@ -84,6 +86,12 @@ void kb_http_client_destroy(struct kb_http_client *c)
 	free(c->host);
 	free(c->bearer);
 	free(c);
+}
+
+const struct kb_tls_peer *kb_http_client_peer(const struct kb_http_client *c)
+{
+	static const struct kb_tls_peer nobody;
+	return c->tls ? kb_tls_peer(c->tls) : &nobody;
 }
 
 // Waits for events on the socket; KB_ETIMEOUT, KB_ECANCELLED.

@@ -15,7 +15,8 @@ struct kb_http_target {
 	const char *host;      // DNS name or address, also what the certificate must name
 	uint16_t port;
 	const char *ca_pem, *cert_pem, *key_pem; // cert and key may be NULL (bearer listener)
-	const char *bearer;                      // sent as Authorization: Bearer; may be NULL
+	bool is_claim;      // nobody vouches for the box yet (net/claim.h): ca_pem, cert_pem and key_pem are NULL
+	const char *bearer; // sent as Authorization: Bearer; may be NULL
 };
 
 struct kb_http_call {
@@ -47,6 +48,9 @@ struct kb_http_reply {
 KB_MUST_CHECK int kb_http_client_create(
 	const struct kb_http_target *target, struct kb_http_client **ret, struct kb_err *err);
 void kb_http_client_destroy(struct kb_http_client *c); // NULL is fine
+
+// Who answered the last call, while its connection is open; zeros else.
+const struct kb_tls_peer *kb_http_client_peer(const struct kb_http_client *c);
 
 // 0 for any complete answer, whatever its status. *ret_reply is always initialised, so that it can be finished.
 // KB_EDENIED: the box refused this client's certificate, or its certificate is not what ca_pem vouches for.

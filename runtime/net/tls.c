@@ -28,6 +28,7 @@ struct kb_tls_config {
 	enum kb_tls_role role;
 	unsigned n_users; // connections, and whoever made it
 	bool (*is_allowed)(void *ctx, const struct kb_tls_peer *peer);
+	bool (*may_claim)(void *ctx);
 	void *ctx;
 };
 
@@ -36,7 +37,7 @@ struct kb_tls {
 	struct kb_tls_config *config;
 	struct kb_buf in, out;
 	size_t in_head; // bytes of in already read
-	bool is_ended, is_failed, has_read, has_secret;
+	bool is_ended, is_failed, has_read, has_secret, is_claim;
 	uint8_t secret[KB_TLS_SECRET_LEN]; // of what the server sends after the handshake; wiped when that is over
 	struct kb_tls_peer peer;
 };
@@ -84,6 +85,25 @@ static void peer_from_certificate(const mbedtls_x509_crt *crt, struct kb_tls_pee
 	}
 }
 
+static bool is_client(enum kb_tls_role role)
+{
+	return role == KB_TLS_CLIENT || role == KB_TLS_CLIENT_CLAIM;
+}
+
+// A certificate is asked for by whoever may answer for it: the name alone changes nothing while the box may not be
+// claimed.
+static int on_server_name(void *ctx, mbedtls_ssl_context *ssl, const unsigned char *name, size_t len)
+{
+	const struct kb_tls_config *c = ctx;
+	struct kb_tls *t = mbedtls_ssl_get_user_data_p(ssl);
+	if (len == strlen(KB_TLS_CLAIM_NAME) && memcmp(name, KB_TLS_CLAIM_NAME, len) == 0 && c->may_claim &&
+		c->may_claim(c->ctx)) {
+		t->is_claim = true;
+		mbedtls_ssl_set_hs_authmode(ssl, MBEDTLS_SSL_VERIFY_NONE);
+	}
+	return 0;
+}
+
 static int verify(void *ctx, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 {
 	const struct kb_tls_config *c = ctx;
@@ -107,11 +127,11 @@ static int load_credentials(struct kb_tls_config *c, const struct kb_tls_options
 		if (r)
 			return fail_with(err, KB_EBAD, "reading the authority's certificate", r);
 		mbedtls_ssl_conf_ca_chain(&c->conf, &c->ca, NULL);
-	} else if (o->role != KB_TLS_SERVER_ONLY) {
+	} else if (o->role != KB_TLS_SERVER_ONLY && o->role != KB_TLS_CLIENT_CLAIM) {
 		return kb_fail(err, KB_EARG, "TLS needs the authority's certificate");
 	}
 	if (!o->cert_pem || !o->key_pem)
-		return o->role == KB_TLS_CLIENT ? 0 : kb_fail(err, KB_EARG, "a TLS server needs a certificate and its key");
+		return is_client(o->role) ? 0 : kb_fail(err, KB_EARG, "a TLS server needs a certificate and its key");
 	r = mbedtls_x509_crt_parse(&c->cert, (const unsigned char *)o->cert_pem, strlen(o->cert_pem) + 1);
 	if (r)
 		return fail_with(err, KB_EBAD, "reading the certificate", r);
@@ -128,7 +148,7 @@ static int load_credentials(struct kb_tls_config *c, const struct kb_tls_options
 static int configure(struct kb_tls_config *c, const struct kb_tls_options *o, struct kb_err *err)
 {
 	mbedtls_ssl_config *conf = &c->conf;
-	int endpoint = o->role == KB_TLS_CLIENT ? MBEDTLS_SSL_IS_CLIENT : MBEDTLS_SSL_IS_SERVER;
+	int endpoint = is_client(o->role) ? MBEDTLS_SSL_IS_CLIENT : MBEDTLS_SSL_IS_SERVER;
 	int r = mbedtls_ssl_config_defaults(conf, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
 	if (r)
 		return fail_with(err, KB_ENOMEM, "setting up TLS", r);
@@ -140,10 +160,12 @@ static int configure(struct kb_tls_config *c, const struct kb_tls_options *o, st
 	mbedtls_ssl_conf_sig_algs(conf, signatures);
 	mbedtls_ssl_conf_rng(conf, mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE);
 	// REQUIRED, never OPTIONAL: optional verification is easy to forget to look at.
-	mbedtls_ssl_conf_authmode(
-		conf, o->role == KB_TLS_SERVER_ONLY ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+	const bool needs_none = o->role == KB_TLS_SERVER_ONLY || o->role == KB_TLS_CLIENT_CLAIM;
+	mbedtls_ssl_conf_authmode(conf, needs_none ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
+	if (o->role == KB_TLS_SERVER_MUTUAL)
+		mbedtls_ssl_conf_sni(conf, on_server_name, c);
 	mbedtls_ssl_conf_verify(conf, verify, c);
-	if (o->role == KB_TLS_CLIENT)
+	if (is_client(o->role))
 		mbedtls_ssl_conf_session_tickets(conf, MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
 	r = mbedtls_ssl_conf_alpn_protocols(conf, protocols);
 	return r ? fail_with(err, KB_EARG, "setting up ALPN", r) : load_credentials(c, o, err);
@@ -157,6 +179,7 @@ int kb_tls_config_create(const struct kb_tls_options *o, struct kb_tls_config **
 	c->role = o->role;
 	c->n_users = 1;
 	c->is_allowed = o->is_allowed;
+	c->may_claim = o->may_claim;
 	c->ctx = o->ctx;
 	mbedtls_ssl_config_init(&c->conf);
 	mbedtls_x509_crt_init(&c->ca);
@@ -225,8 +248,9 @@ int kb_tls_create(struct kb_tls_config *c, const char *host, struct kb_tls **ret
 	c->n_users++;
 	mbedtls_ssl_init(&t->ssl);
 	int r = mbedtls_ssl_setup(&t->ssl, &c->conf);
-	if (r == 0 && c->role == KB_TLS_CLIENT)
-		r = mbedtls_ssl_set_hostname(&t->ssl, host);
+	mbedtls_ssl_set_user_data_p(&t->ssl, t);
+	if (r == 0 && is_client(c->role))
+		r = mbedtls_ssl_set_hostname(&t->ssl, c->role == KB_TLS_CLIENT ? host : KB_TLS_CLAIM_NAME);
 	if (r) {
 		kb_tls_destroy(t);
 		return fail_with(err, KB_ENOMEM, "opening a TLS connection", r);
@@ -273,7 +297,7 @@ struct kb_buf *kb_tls_output(struct kb_tls *t)
 static int explain(struct kb_tls *t, int r, struct kb_err *err)
 {
 	uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
-	bool is_client = t->config->role == KB_TLS_CLIENT;
+	const bool is_ours = is_client(t->config->role); // this side is the client's
 	static const char refused_us[] = "the box refused this client in the TLS handshake: pair it (again)";
 	static const char gave_up[] = "the client gave up the TLS handshake (does it trust the box's authority?)";
 	t->is_failed = true;
@@ -285,18 +309,18 @@ static int explain(struct kb_tls *t, int r, struct kb_err *err)
 	case MBEDTLS_ERR_SSL_INVALID_MAC:
 		// The other side's alert about our certificate may come under keys that we do not expect at that moment
 		// (mbedTLS 3.6 does so): it can only be told by its place, the first thing to come.
-		if (is_client ? t->has_read || !mbedtls_ssl_is_handshake_over(&t->ssl) : mbedtls_ssl_is_handshake_over(&t->ssl))
+		if (is_ours ? t->has_read || !mbedtls_ssl_is_handshake_over(&t->ssl) : mbedtls_ssl_is_handshake_over(&t->ssl))
 			return fail_with(err, KB_EBAD, "TLS", r);
-		return kb_fail(err, KB_EDENIED, "%s", is_client ? refused_us : gave_up);
+		return kb_fail(err, KB_EDENIED, "%s", is_ours ? refused_us : gave_up);
 	case MBEDTLS_ERR_SSL_BAD_CERTIFICATE:
 		return kb_fail(err, KB_EDENIED, "the other side's certificate is not one for this use");
 	case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE:
 		return kb_fail(err, KB_EDENIED, "the client showed no certificate");
 	case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
-		return kb_fail(err, KB_EDENIED, "%s", is_client ? refused_us : gave_up);
+		return kb_fail(err, KB_EDENIED, "%s", is_ours ? refused_us : gave_up);
 	case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED: {
 		char why[160] = "";
-		if (!is_client && flags == MBEDTLS_X509_BADCERT_REVOKED)
+		if (!is_ours && flags == MBEDTLS_X509_BADCERT_REVOKED)
 			return kb_fail(err, KB_EDENIED, "the client is not paired, or was revoked");
 		mbedtls_x509_crt_verify_info(why, sizeof why, "", flags);
 		for (char *c = why; *c; c++)
@@ -367,6 +391,19 @@ int kb_tls_handshake(struct kb_tls *t, struct kb_err *err)
 bool kb_tls_is_established(const struct kb_tls *t)
 {
 	return !t->is_failed && mbedtls_ssl_is_handshake_over((mbedtls_ssl_context *)&t->ssl);
+}
+
+bool kb_tls_is_claim(const struct kb_tls *t)
+{
+	return t->is_claim;
+}
+
+void kb_tls_own_fingerprint(const struct kb_tls *t, uint8_t ret[KB_FINGERPRINT_LEN])
+{
+	const mbedtls_x509_crt *crt = &t->config->cert;
+	memset(ret, 0, KB_FINGERPRINT_LEN);
+	if (crt->raw.p)
+		kb_sha256(crt->raw.p, crt->raw.len, ret);
 }
 
 const struct kb_tls_peer *kb_tls_peer(const struct kb_tls *t)

@@ -12,12 +12,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KB_FINGERPRINT_LEN 32u // SHA-256 of the certificate's DER
+#define KB_TLS_CLAIM_NAME "claim.kotobako.invalid" // a name that nobody has (RFC 6761, 6.4)
+#define KB_FINGERPRINT_LEN 32u                     // SHA-256 of the certificate's DER
 
 enum kb_tls_role {
 	KB_TLS_SERVER_MUTUAL, // the client must show a certificate of ours
 	KB_TLS_SERVER_ONLY,   // for the bearer-key listener: the client shows none
 	KB_TLS_CLIENT,
+	KB_TLS_CLIENT_CLAIM, // trusts whoever answers, for a claim (net/claim.h) alone: that proves who it was
 };
 
 struct kb_tls_peer {
@@ -30,6 +32,10 @@ struct kb_tls_options {
 	enum kb_tls_role role;
 	const char *ca_pem;             // whom we trust to certify the other side (unused by SERVER_ONLY)
 	const char *cert_pem, *key_pem; // our own; both NULL for a client without one
+	// SERVER_MUTUAL: whether a client without a certificate may come in to claim this box, now. It says so by asking
+	// for KB_TLS_CLAIM_NAME (server name indication, RFC 6066); for all others a certificate is needed as ever. May be
+	// NULL: never.
+	bool (*may_claim)(void *ctx);
 	// Called in the handshake for a peer whose certificate chain is right: false refuses it. May be NULL.
 	bool (*is_allowed)(void *ctx, const struct kb_tls_peer *peer);
 	void *ctx;
@@ -60,6 +66,10 @@ struct kb_buf *kb_tls_output(struct kb_tls *t);
 // send what the output holds (an alert) and drop the connection.
 KB_MUST_CHECK int kb_tls_handshake(struct kb_tls *t, struct kb_err *err);
 bool kb_tls_is_established(const struct kb_tls *t);
+// On a server: the client has no certificate and may do nothing but claim the box.
+bool kb_tls_is_claim(const struct kb_tls *t);
+// Of the certificate that this side of the connection shows; zeros where it shows none.
+void kb_tls_own_fingerprint(const struct kb_tls *t, uint8_t ret[KB_FINGERPRINT_LEN]);
 // The other side after the handshake; zeros where it showed no certificate. Valid as long as t.
 const struct kb_tls_peer *kb_tls_peer(const struct kb_tls *t);
 

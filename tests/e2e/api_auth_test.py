@@ -101,7 +101,10 @@ def test_pairing(box, d):
     for path in ("admin.sock", "state.mdb", "ca/ca.key", "ca/server.key"):
         mode = stat.S_IMODE(os.stat(box.state / path).st_mode)
         check(f"{path} is for its owner only", mode & 0o077 == 0, oct(mode))
-    check("the admin endpoints are not on the network", box.ask(d, "GET", "/admin/clients")[0] == 404)
+    for method, path in (("GET", "/admin/clients"), ("GET", "/admin/status"), ("POST", "/admin/pair"), ("POST", "/admin/bearer"),
+                         ("POST", "/admin/clients/revoke")):
+        check(f"{path} is for administrators", box.ask(d, method, path, {} if method == "POST" else None)[0] == 403)
+    check("what looks for models is not on the network", box.ask(d, "POST", "/admin/reload")[0] == 404)
     check("the models are not on the admin socket", box.admin("GET", "/v1/models")[0] == 404)
 
 
