@@ -75,7 +75,7 @@ LDFLAGS_ALL := $(LDFLAGS_$(config)) -Wl,--as-needed $(LDFLAGS)
 # The rooms, lowest first. Who may include whom: tests/lint/rooms.txt, checked by `make lint`.
 ROOMS := $(shell sed -n 's/^\([a-z/]*\):.*/\1/p' tests/lint/rooms.txt)
 # Libraries every program may draw on; --as-needed keeps only what a program really uses.
-LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -lcryptsetup -ltss2-sys -ltss2-tctildr -ledit -lm -lpthread
+LIBS := -luv -llmdb -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lvulkan -lllhttp -lyyjson -lutf8proc -lseccomp -lcryptsetup -ltss2-sys -ltss2-tctildr -ledit -lqrencode -lm -lpthread
 
 room_src = $(sort $(wildcard $(1)/*.c))
 room_lib = $(B)/lib/$(subst /,_,$(1)).a
@@ -215,6 +215,7 @@ test-inputs: release
 	$(Q)tests/data/fetch_llama_vocab.sh
 	$(Q)tests/e2e/venv.sh openai tests/e2e/requirements.txt
 	$(Q)tests/e2e/venv.sh seal tests/e2e/seal.txt
+	$(Q)tests/e2e/venv.sh screen tests/e2e/screen.txt
 
 # The tests: unit tests with sanitizers, then whole programs as built for release. Heavier: check-full.
 E2E := $(sort $(wildcard tests/e2e/*_test.sh tests/e2e/*_test.py))

@@ -147,6 +147,14 @@ class Vm:
                     if "error" in reply:
                         raise RuntimeError(str(reply))
 
+    def screen(self, out):
+        """What a screen shows (the machine needs one: more=("-device", "VGA")): its width, height and grey values."""
+        self.qmp("screendump", filename=str(out))
+        kind, size, _, data = pathlib.Path(out).read_bytes().split(b"\n", 3)
+        width, height = map(int, size.split())
+        assert kind == b"P6" and len(data) == 3 * width * height
+        return width, height, data[1::3]
+
     def human(self, line):
         """A command of QEMU's monitor."""
         self.qmp("human-monitor-command", **{"command-line": line})

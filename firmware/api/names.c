@@ -78,8 +78,11 @@ void kb_names_collect(const struct kb_daemon *d, struct kb_names *ret)
 
 void kb_print_addresses(const struct kb_daemon *d, struct kb_json *j)
 {
+	const bool listens_on_all = is_any(d->o.listen.host);
 	kb_json_raw(j, "\"addresses\":[");
-	for (size_t i = d->names.first_address; i < d->names.n; i++) {
+	if (!listens_on_all)
+		kb_json_cstr(j, d->o.listen.host);
+	for (size_t i = d->names.first_address; i < d->names.n && listens_on_all; i++) {
 		kb_json_raw(j, i > d->names.first_address ? "," : "");
 		kb_json_cstr(j, d->names.text[i]);
 	}

@@ -84,6 +84,11 @@ static const struct kb_ctl_option claim_options[] = {
 	[KB_CLAIM_REPLACE] = {"replace", KB_CTL_FLAG, NULL, "replace a client's files that are there", 0, 0},
 	{0},
 };
+static const struct kb_ctl_option console_options[] = {
+	[KB_CONSOLE_TTY] = {"tty", KB_CTL_TEXT, "DEVICE", "draw there (on standard output)", 0, 0},
+	[KB_CONSOLE_ONCE] = {"once", KB_CTL_FLAG, NULL, "say it once and leave", 0, 0},
+	{0},
+};
 static const struct kb_ctl_option network_options[] = {
 	[KB_NETWORK_GATEWAY] = {"gateway", KB_CTL_TEXT, "ADDRESS", "set: who leads out of the network (nobody)", 0, 0},
 	[KB_NETWORK_TIME] = {"time", KB_CTL_TEXT, "ADDRESS,...", "set: NTP servers; none: what DHCP names (as it was)", 0,
@@ -237,6 +242,11 @@ const struct kb_ctl_command kb_ctl_commands[] = {
 		"rollback: tries the system before in the same way.\n"
 		"settle, armed, check, proven, failed: for the box itself.",
 		os_options, 1, 2, kb_ctl_os},
+	{"console", "", "the box's own screen",
+		"Name, addresses, models, system, and while the box has no client the code that claims it, as digits and as a "
+		"QR "
+		"code. Drawn anew where something changes, until Ctrl-C. Over STATE/admin.sock.",
+		console_options, 0, 0, kb_ctl_console},
 	{"network", "[set dhcp | set ADDRESS/PREFIX | load FILE]", "the box's addresses, name and time servers",
 		"Without words: what is set and where the box is. set: by DHCP, or a fixed address; the box is there within "
 		"seconds, and its certificate names the address. load: rows of a file, as a stick brings them. Of the box that "

@@ -69,6 +69,7 @@ int kb_ctl_root(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_audit(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_catalog(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_image(struct kb_ctl *ctl, const struct kb_ctl_args *args);
+int kb_ctl_console(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_network(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_os(struct kb_ctl *ctl, const struct kb_ctl_args *args);
 int kb_ctl_claim(struct kb_ctl *ctl, const struct kb_ctl_args *args);
@@ -121,6 +122,7 @@ enum {
 	KB_OS_JSON,
 	KB_OS_BOOT,
 };
+enum { KB_CONSOLE_TTY, KB_CONSOLE_ONCE };
 enum { KB_NETWORK_GATEWAY, KB_NETWORK_TIME, KB_NETWORK_NAME, KB_NETWORK_JSON };
 enum { KB_CLAIM_CODE, KB_CLAIM_NAME, KB_CLAIM_OUT, KB_CLAIM_REPLACE };
 enum { KB_PAIR_NAME, KB_PAIR_OUT, KB_PAIR_REPLACE, KB_PAIR_ADMIN };

@@ -200,9 +200,11 @@ void kb_init_stage_root(void)
 	mkdir("/run/kotobako", 0755);
 	if (chown("/run/kotobako", services[0].uid, services[0].uid))
 		kb_init_say("/run/kotobako: %s", strerror(errno));
-	// The daemon counts in it what must not be taken back.
-	if (chown("/dev/tpmrm0", services[0].uid, services[0].uid) && errno != ENOENT)
-		kb_init_say("/dev/tpmrm0: %s", strerror(errno));
+	// The daemon counts in the TPM what must not be taken back; the screen is drawn under its user.
+	static const char *const devices[] = {"/dev/tpmrm0", "/dev/tty1"};
+	for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
+		if (chown(devices[i], services[0].uid, services[0].uid) && errno != ENOENT)
+			kb_init_say("%s: %s", devices[i], strerror(errno));
 	const int trial_s = settle();
 	if (kb_init_loopback_up())
 		kb_init_say("lo: %s", strerror(errno));
