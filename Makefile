@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 # --- the firmware image: in a root of its own packages, so these goals start outside the build root ----------------
 BOARD ?= qemu-x86_64
 IMAGE_MODEL ?= build/models/smollm2-135m-instruct.kbm
-IMAGE_GOALS := image run-image check-image check-full
+IMAGE_GOALS := image run-image check-image check-update check-full
 IMAGE_TOOLS := KB_TOOLS=image image/buildroot.sh exec
 .PHONY: $(IMAGE_GOALS)
 image: ## the firmware image of BOARD (qemu-x86_64) with IMAGE_MODEL on it: build/image/BOARD/disk.img
@@ -22,6 +22,12 @@ run-image: image ## boots it in QEMU (Secure Boot, TPM), pairs, asks; ONCE=1 pow
 check-image: ## the image's tests: boots, tampering, attack surface, two builds alike
 	@$(MAKE) --no-print-directory image-inputs
 	@$(IMAGE_TOOLS) tests/image/run.sh
+
+check-update: ## a box with the image of the commit before takes this one's as an update, and goes back
+	@$(MAKE) --no-print-directory image-inputs
+	@$(IMAGE_TOOLS) env KB_IMAGE_OUT=build/image/next OS_VERSION=2 MODEL=build/image/tiny.kbm MODEL_LICENCE=CC0-1.0 image/make_image.sh $(BOARD)
+	@tests/image/previous.sh $(BOARD)
+	@$(IMAGE_TOOLS) env KB_IMAGE_OUT=build/image/next KB_TEST_TIMEOUT=1800 tests/run.sh tests/image/previous_update.py
 
 check-full: ## test, then the long ones: images of 6 GB, whole distributions, the firmware image
 	@$(MAKE) --no-print-directory check-programs
@@ -228,11 +234,16 @@ test: lint test-inputs ## everything that must hold, in under 40 minutes on two 
 		$(E2E) $(MODEL_TESTS:%=build/release/test/%)
 
 check-programs: test
+	$(Q)KB_POWER_STATES=2000 tests/run.sh tests/e2e/system_power_test.py
 	$(Q)tests/run.sh $(sort $(wildcard tests/full/*_test.py))
 	$(Q)tests/golden/full_kl.sh
 
 # A model with made-up weights, small enough for a processor that is itself emulated.
-image-inputs: release build/image/tiny.kbm build/models/smollm2-135m-instruct.kbm
+image-inputs: release build/image/tiny.kbm build/image/silent build/models/smollm2-135m-instruct.kbm
+# A service that goes wrong (tests/image/services_test.py); the image has no libraries for it.
+build/image/silent: tests/image/silent.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -O2 $(WARN) -static -o $@ $<
 build/image/tiny.kbm: tests/bench/random_model.py build/release/kotobako
 	@mkdir -p $(@D)
 	$(Q)image/fetch_model.sh smollm2-135m-instruct-q4_1

@@ -131,6 +131,10 @@ static void on_tick(uv_timer_t *t)
 	kb_pool_tick(d, now);
 	kb_upload_tick(d, now);
 	kb_names_tick(d, now);
+	if (now - d->well_ms >= KB_WELL_MS) { // the loop turns: answers, the admin socket and engines' pings are looked at
+		d->well_ms = now;
+		kb_notify("WATCHDOG=1");
+	}
 	if (d->is_stopping && (now >= d->stop_by_ms || d->n_conns == 0))
 		close_all(d);
 }

@@ -84,7 +84,7 @@ struct kb_daemon {
 	struct kb_upload *upload; // upload.c; NULL: none yet
 	struct kb_metrics metrics;
 	struct kb_limiter limiter;
-	uint64_t started_ms, stop_by_ms, warned_ms;
+	uint64_t started_ms, stop_by_ms, warned_ms, well_ms;
 	uint32_t quiet_failures; // handshake failures since the last line about them
 	bool is_stopping;
 	int lock_fd;

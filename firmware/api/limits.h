@@ -15,6 +15,7 @@
 #define KB_WRITE_PIECE (64u << 10) // bytes given to the socket at once
 #define KB_STREAM_HIGH_WATER (256u << 10) // an event stream this far behind is cut and its request cancelled
 #define KB_SOCKET_SEND_BUFFER (128 << 10) // so that the kernel does not hide a reader that stands still
+#define KB_WELL_MS 5000                   // the supervisor is told this often that all is well
 #define KB_TICK_MS 100                    // deadlines are looked at this often
 
 // --- requests

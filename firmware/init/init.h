@@ -14,6 +14,8 @@ enum {
 	KB_INIT_TEXT_MAX = 8192,    // bytes of a table or of the kernel's command line
 	KB_INIT_HASH_HEX = 64,      // SHA-256 in hexadecimal
 	KB_INIT_RECOVERIES_MAX = 4, // restarts by the recovery kernel in a row: each slot twice
+	KB_INIT_SILENT_MS = 30000,  // a service that says that it is well does so every few seconds
+	KB_INIT_STUCK_MS = 10000,   // what was killed is gone by then, or waits in the kernel for what does not come
 	KB_INIT_REASON_MAX = 200,   // bytes of what a trial leaves in the firmware's variables
 	KB_INIT_TRIAL_S = 120,      // to prove itself, where the command line says nothing else (kb.trial)
 	KB_INIT_TRIAL_S_MAX = 3600, // an emulated processor may need minutes; nothing needs more
@@ -39,6 +41,9 @@ enum { KB_INIT_STICKS = 4, KB_INIT_FOLDER_MAX = 32 };
 struct kb_service {
 	char *name;
 	uid_t uid;
+	uint64_t memory_max; // bytes of its control group; 0: no limit of its own
+	uint32_t pids_max;   // processes and threads of it; 0: no limit of its own
+	int oom_adjust;      // proc(5), oom_score_adj: who goes first when memory is short
 	enum kb_when when;
 	const char *folder; // of KB_WHEN_STICK: on the stick, below kotobako/; of those with a file: its path; else ""
 	uint64_t seen[KB_INIT_STICKS];    // disks that it had its turn with, by the kernel's number of them
@@ -49,11 +54,14 @@ struct kb_service {
 	int64_t stop_by;      // it was asked to end; when it must have
 	unsigned failures;    // ends in a row, forgotten after a minute of running
 	int64_t started, due; // ms of CLOCK_BOOTTIME
+	bool is_ready;        // it said so, and says that it is well from then on (sd_notify(3))
+	int64_t heard;        // when it said anything last
+	int64_t killed;       // when it was killed for its silence; 0: it was not
 };
 
-// Rows NAME UID always|claim|trial|stick:FOLDER|file:PATH|on:PATH|with:PATH COMMAND ARG..., # begins a comment. Cuts
-// text into words where it lies; ret points into it. Returns the number of rows, or -1 and the number of the wrong line
-// in *ret_line.
+// Rows NAME UID always|claim|trial|stick:FOLDER|file:PATH|on:PATH|with:PATH [LIMIT...] COMMAND ARG..., # begins a
+// comment. A limit is memory=MIB, pids=N or oom=N. Cuts text into words where it lies; ret points into it. Returns the
+// number of rows, or -1 and the number of the wrong line in *ret_line.
 int kb_init_parse_services(char *text, struct kb_service ret[KB_INIT_SERVICES_MAX], unsigned *ret_line);
 
 // The value of KEY=VALUE among the words of text (the kernel's command line), the last one if there are several.
@@ -83,6 +91,15 @@ struct kb_recovery {
 	char reason[200];
 };
 void kb_init_recovery(const char *selected, const char *by_default, unsigned n, struct kb_recovery *ret);
+
+// What a service says of itself: lines READY=1, WATCHDOG=1, STOPPING=1; others mean nothing here.
+void kb_init_heard(struct kb_service *s, const char *text, int64_t now);
+enum kb_wellness {
+	KB_WELL,
+	KB_SILENT, // it runs, but has not said anything for KB_INIT_SILENT_MS: kill it, and it starts again
+	KB_STUCK,  // it was killed for that and is still there: nothing but a restart of the box helps
+};
+enum kb_wellness kb_init_wellness(const struct kb_service *s, int64_t now);
 
 // Milliseconds until a service that ended `failures` times in a row is started again.
 int64_t kb_init_backoff(unsigned failures);
@@ -131,7 +148,16 @@ _Noreturn void kb_init_stage_root(void);
 // trial_s: the system that runs has so many seconds to prove itself; 0: it is on no trial.
 _Noreturn void kb_init_supervise(struct kb_service *services, int n, int trial_s);
 
+// groups.c: control groups (version 2), one for each service.
+void kb_init_groups_open(void);
+void kb_init_group_make(const struct kb_service *s); // with its limits; for a fresh start
+void kb_init_group_join(const struct kb_service *s); // the calling process, before it is another user's
+void kb_init_group_kill(const struct kb_service *s); // whatever its processes left running
+
 // What the supervisor looks at besides its services.
+#define KB_INIT_NOTIFY "/run/kotobako/notify" // where services say that they are well (sd_notify(3))
+void kb_init_notify_open(uid_t uid);
+void kb_init_notify_read(struct kb_service *services, int n, int64_t now);
 void kb_init_watchdog_open(void);
 void kb_init_watchdog_feed(void);
 int kb_init_button_open(void); // the number of buttons found

@@ -175,6 +175,7 @@ void kb_init_stage_root(void)
 	char line[KB_INIT_TEXT_MAX], lockdown[128];
 	unsigned wrong;
 	must_mount("tmpfs", "/tmp", "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=1777,size=64m");
+	kb_init_groups_open();
 	mount("securityfs", "/sys/kernel/security", "securityfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, NULL);
 	kb_init_load_modules("/usr/lib/kotobako/modules.list");
 	kb_init_watchdog_open();

@@ -211,6 +211,8 @@ uint64_t kb_init_file_mark(const char *path)
 	struct stat s;
 	if (stat(path, &s))
 		return 0;
+	if (!S_ISREG(s.st_mode)) // a device's times change with every byte that goes through it
+		return (uint64_t)s.st_ino << 1 | 1;
 	const uint64_t ns = (uint64_t)s.st_mtim.tv_sec * UINT64_C(1000000000) + (uint64_t)s.st_mtim.tv_nsec;
 	return (ns ^ (uint64_t)s.st_ino << 32) | 1;
 }

@@ -34,8 +34,9 @@ static int64_t trial_until; // 0: the system that runs is on no trial
 static _Noreturn void run(const struct kb_service *s)
 {
 	static char path[] = "PATH=/usr/bin", home[] = "HOME=/state", temporary[] = "TMPDIR=/tmp",
-				language[] = "LANG=C.UTF-8";
-	char *environment[] = {path, home, temporary, language, NULL};
+				language[] = "LANG=C.UTF-8", notify[] = "NOTIFY_SOCKET=" KB_INIT_NOTIFY;
+	char *environment[] = {path, home, temporary, language, notify, NULL};
+	char adjust[16];
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -44,6 +45,9 @@ static _Noreturn void run(const struct kb_service *s)
 	if (null >= 0)
 		dup2(null, STDIN_FILENO);
 	umask(077);
+	kb_init_group_join(s);
+	snprintf(adjust, sizeof adjust, "%d", s->oom_adjust);
+	kb_init_write("/proc/self/oom_score_adj", adjust);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || setgroups(0, NULL) || setgid(s->uid) || setuid(s->uid)) {
 		kb_init_say("%s: user %u: %s", s->name, s->uid, strerror(errno));
 		_exit(126);
@@ -56,8 +60,10 @@ static _Noreturn void run(const struct kb_service *s)
 static void start(struct kb_service *s)
 {
 	s->started = kb_init_now();
-	s->stop_by = 0;
+	s->stop_by = s->heard = s->killed = 0;
+	s->is_ready = false;
 	s->mark = kb_init_file_mark(s->folder);
+	kb_init_group_make(s);
 	s->pid = fork();
 	if (s->pid == 0)
 		run(s);
@@ -96,6 +102,7 @@ static void ended(struct kb_service *s, int status)
 {
 	int64_t now = kb_init_now();
 	say_end(s, status);
+	kb_init_group_kill(s);
 	s->pid = 0;
 	// One that was asked to end is to begin anew at once.
 	s->failures = s->stop_by ? 0 : now - s->started > STEADY_MS ? 1 : s->failures + 1;
@@ -243,13 +250,38 @@ static _Noreturn void leave(struct kb_service *services, int n, bool is_restart)
 	kb_init_die("%s: %s", is_restart ? "restart" : "power-off", strerror(errno));
 }
 
+// The board's watchdog is fed while every service that promised to say so is well, or can be made so by a fresh start.
+static bool are_well(struct kb_service *services, int n, int64_t now)
+{
+	bool is_good = true;
+	for (int i = 0; i < n; i++) {
+		struct kb_service *s = &services[i];
+		switch (kb_init_wellness(s, now)) {
+		case KB_SILENT:
+			kb_init_say("service %s: silent for %d s: killed", s->name, KB_INIT_SILENT_MS / 1000);
+			kill(s->pid, SIGKILL);
+			s->killed = now;
+			break;
+		case KB_STUCK:
+			is_good = false;
+			break;
+		case KB_WELL:
+			break;
+		}
+	}
+	return is_good;
+}
+
 void kb_init_supervise(struct kb_service *services, int n, int trial_s)
 {
 	int64_t stick_at = 0, clock_at = 0, now = kb_init_now();
 	trial_until = trial_s ? now + trial_s * INT64_C(1000) : 0;
 	kb_init_say("stage services: %d rows, %d power buttons", n, kb_init_button_open());
+	kb_init_notify_open(services[0].uid);
 	while (!wants_restart && !is_trial_over(now)) {
-		kb_init_watchdog_feed();
+		kb_init_notify_read(services, n, now);
+		if (are_well(services, n, now))
+			kb_init_watchdog_feed();
 		reap(services, n);
 		const bool may_look = now >= stick_at && !trial_until && (has_stick(services, n) || kb_init_listens(admin));
 		for (int i = 0; i < n; i++) {

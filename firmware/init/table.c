@@ -58,6 +58,26 @@ static int parse_when(char *when, struct kb_service *ret)
 	return 0;
 }
 
+// memory=MIB, pids=N, oom=N
+static int parse_limit(const char *text, struct kb_service *ret)
+{
+	const char *value = strchr(text, '=');
+	const size_t len = value ? (size_t)(value - text) : 0;
+	uint64_t n;
+	const bool is_negative = value && value[1] == '-';
+	if (!value || parse_number(value + 1 + is_negative, 1 << 20, &n))
+		return -1;
+	if (len == 6 && strncmp(text, "memory", len) == 0 && n > 0 && !is_negative)
+		ret->memory_max = n << 20;
+	else if (len == 4 && strncmp(text, "pids", len) == 0 && n > 0 && !is_negative)
+		ret->pids_max = (uint32_t)n;
+	else if (len == 3 && strncmp(text, "oom", len) == 0 && n <= 1000)
+		ret->oom_adjust = is_negative ? -(int)n : (int)n;
+	else
+		return -1;
+	return 0;
+}
+
 static int parse_service(char *line, struct kb_service *ret)
 {
 	*ret = (struct kb_service){.name = word(&line)};
@@ -69,8 +89,11 @@ static int parse_service(char *line, struct kb_service *ret)
 	if (parse_when(when, ret))
 		return -1;
 	int n = 0;
-	char *arg;
-	while ((arg = word(&line))) {
+	char *arg = word(&line);
+	for (; arg && arg[0] != '/'; arg = word(&line))
+		if (parse_limit(arg, ret))
+			return -1;
+	for (; arg; arg = word(&line)) {
 		if (n == KB_INIT_ARGS_MAX)
 			return -1;
 		ret->argv[n++] = arg;
@@ -171,6 +194,30 @@ void kb_init_recovery(const char *selected, const char *by_default, unsigned n, 
 	// On trial it was a single start: the next one is the old system's by itself.
 	if (!is_trial)
 		ret->new_default = tried >= 0 ? 1 - tried : own >= 0 ? 1 - own : 0;
+}
+
+void kb_init_heard(struct kb_service *s, const char *text, int64_t now)
+{
+	for (const char *line = text; *line;
+		line += line[strcspn(line, "\n")] ? strcspn(line, "\n") + 1 : strcspn(line, "\n")) {
+		const size_t len = strcspn(line, "\n");
+		if (len == 7 && strncmp(line, "READY=1", len) == 0)
+			s->is_ready = true;
+		else if (len == 10 && strncmp(line, "STOPPING=1", len) == 0)
+			s->is_ready = false;
+		else if (len != 10 || strncmp(line, "WATCHDOG=1", len) != 0)
+			continue;
+		s->heard = now;
+	}
+}
+
+enum kb_wellness kb_init_wellness(const struct kb_service *s, int64_t now)
+{
+	if (!s->pid)
+		return KB_WELL;
+	if (s->killed)
+		return now - s->killed > KB_INIT_STUCK_MS ? KB_STUCK : KB_WELL;
+	return s->is_ready && now - s->heard > KB_INIT_SILENT_MS ? KB_SILENT : KB_WELL;
 }
 
 int64_t kb_init_backoff(unsigned failures)

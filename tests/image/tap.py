@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "image"))
 BOARD = os.environ.get("BOARD", "qemu-x86_64")
-OUT = pathlib.Path("build/image") / BOARD
+OUT = pathlib.Path(os.environ.get("KB_IMAGE_OUT") or pathlib.Path("build/image") / BOARD)
 KEYS = pathlib.Path(os.environ.get("KB_KEYS") or "build/image/keys")
 TMP = pathlib.Path(os.environ["KB_TMP"])
 count = failed = 0

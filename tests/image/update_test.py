@@ -65,10 +65,10 @@ def stick_with(*systems):
     return stick
 
 
-def test_first(client):
+def test_first(client, image=OUT / "disk.img"):
     """A box as it is after its first day: paired, with a model."""
     box, stick = Box("old"), TMP / "stick.img"
-    run("cp", "--sparse=always", OUT / "disk.img", box.disk)
+    run("cp", "--sparse=always", image, box.disk)
     make_stick(stick, sorted((OUT / "models").glob("*.kbm")))
     with box.boot(stick) as b:
         check("a box is set up", b.comes("stage models: done"), b.vm.text()[-900:])

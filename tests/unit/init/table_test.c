@@ -53,6 +53,60 @@ static void knows_when(void **state)
 	free(copy);
 }
 
+static void has_limits(void **state)
+{
+	(void)state;
+	struct kb_service s[KB_INIT_SERVICES_MAX];
+	unsigned line;
+	char *copy;
+	assert_int_equal(
+		parse("a 0 always memory=64 pids=32 oom=-500 /a --x=1\nb 0 always /b memory=1", s, &line, &copy), 2);
+	assert_int_equal(s[0].memory_max, 64 << 20);
+	assert_int_equal(s[0].pids_max, 32);
+	assert_int_equal(s[0].oom_adjust, -500);
+	assert_string_equal(s[0].argv[0], "/a");
+	assert_string_equal(s[0].argv[1], "--x=1");
+	assert_int_equal(s[1].memory_max, 0);
+	assert_string_equal(s[1].argv[1], "memory=1"); // what follows the command is the command's
+	free(copy);
+	static const char *const wrong[] = {"memory=0", "memory=-1", "memory=", "memory", "memory=1M", "pids=0", "pids=x",
+		"oom=1001", "oom=--1", "weight=1", "=1", "memory=99999999999"};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		char row[64];
+		snprintf(row, sizeof row, "a 0 always %s /a", wrong[i]);
+		assert_int_equal(parse(row, s, &line, &copy), -1);
+		free(copy);
+	}
+}
+
+static void notices_silence(void **state)
+{
+	(void)state;
+	struct kb_service s = {.pid = 7};
+	const int64_t long_after = 10 * KB_INIT_SILENT_MS;
+	assert_int_equal(kb_init_wellness(&s, long_after), KB_WELL); // it promised nothing
+	kb_init_heard(&s, "WATCHDOG=1", 5);
+	assert_int_equal(kb_init_wellness(&s, long_after), KB_WELL);
+	kb_init_heard(&s, "STATUS=x\nREADY=1\n", 10);
+	assert_int_equal(kb_init_wellness(&s, 10 + KB_INIT_SILENT_MS), KB_WELL);
+	assert_int_equal(kb_init_wellness(&s, 11 + KB_INIT_SILENT_MS), KB_SILENT);
+	kb_init_heard(&s, "STATUS=x", 1000); // chatter is no sign of health
+	kb_init_heard(&s, "WATCHDOG=10", 1000);
+	kb_init_heard(&s, "XWATCHDOG=1", 1000);
+	kb_init_heard(&s, "", 1000);
+	assert_int_equal(kb_init_wellness(&s, 11 + KB_INIT_SILENT_MS), KB_SILENT);
+	kb_init_heard(&s, "WATCHDOG=1", 11 + KB_INIT_SILENT_MS);
+	assert_int_equal(kb_init_wellness(&s, 12 + KB_INIT_SILENT_MS), KB_WELL);
+	s.killed = 100000;
+	assert_int_equal(kb_init_wellness(&s, 100000 + KB_INIT_STUCK_MS), KB_WELL);
+	assert_int_equal(kb_init_wellness(&s, 100001 + KB_INIT_STUCK_MS), KB_STUCK);
+	s.pid = 0;
+	assert_int_equal(kb_init_wellness(&s, 100001 + KB_INIT_STUCK_MS), KB_WELL);
+	s = (struct kb_service){.pid = 7, .is_ready = true};
+	kb_init_heard(&s, "STOPPING=1", 1);
+	assert_int_equal(kb_init_wellness(&s, long_after), KB_WELL);
+}
+
 static void recovers(void **state)
 {
 	(void)state;
@@ -188,6 +242,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_services),
 		cmocka_unit_test(knows_when),
+		cmocka_unit_test(has_limits),
+		cmocka_unit_test(notices_silence),
 		cmocka_unit_test(recovers),
 		cmocka_unit_test(refuses_wrong_rows),
 		cmocka_unit_test(finds_options),
